@@ -1,0 +1,3 @@
+//! The use cases. They join domain and engine, and know neither HTTP nor files.
+
+pub mod ad_copy;
