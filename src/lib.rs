@@ -2,6 +2,7 @@
 //!
 //! The rooms of the house and who may use whom are described in `src/ARCHITECTURE.md`.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;

@@ -5,30 +5,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-/// Who speaks in a chat message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-impl Role {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-}
-
-/// One message of a prompt. The content is data: control tokens in it are taken out before it is tokenized.
-#[derive(Debug, Clone)]
-pub struct ChatMessage {
-    pub role: Role,
-    pub content: String,
-}
+pub use crate::model::chat::{ChatMessage, Role};
 
 /// How the next token is chosen. Greedy when `temperature` is 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +100,10 @@ pub struct GenerationStats {
 #[derive(Debug, Clone)]
 pub enum GenerationEvent {
     /// More text of a candidate: whole characters only.
-    Text { candidate: usize, delta: String },
+    Text {
+        candidate: usize,
+        delta: String,
+    },
     Finished(Candidate),
     Done(GenerationStats),
     Failed(GenerationError),

@@ -35,9 +35,16 @@ pub enum RopePairing {
 pub enum RopeScaling {
     None,
     /// Positions divided by `factor`.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     /// Llama 3's rule, as in `rope_scaling.rope_type = "llama3"`.
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context_length: usize },
+    Llama3 {
+        factor: f32,
+        low_freq_factor: f32,
+        high_freq_factor: f32,
+        original_context_length: usize,
+    },
     /// One divisor per frequency (GGUF's `rope_freqs.weight`); `head_dim / 2` values.
     Divisors(Vec<f32>),
 }

@@ -27,7 +27,11 @@ pub enum WeightsError {
     #[error("tensor {name} holds a value that is not finite (NaN or infinity)")]
     NotFinite { name: String },
     #[error("tensor {name} cannot be dequantized")]
-    Dequantize { name: String, #[source] source: candle_core::Error },
+    Dequantize {
+        name: String,
+        #[source]
+        source: candle_core::Error,
+    },
 }
 
 /// A file, or several, that holds a model's tensors.

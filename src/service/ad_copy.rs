@@ -1,11 +1,13 @@
 //! Ad copy for one product.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::domain::brief::{Brief, Language};
-use crate::engine::request::{FinishReason, GenerationError, Priority, Refusal};
+use crate::engine::request::{FinishReason, GenerationError, Generator, Priority, Refusal};
 
 /// What the caller left open is `None`; defaults come from the prompt data.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +41,44 @@ pub struct AdCopyRequest {
     pub priority: Priority,
     /// Whose prompt cache this may share.
     pub cache_scope: u64,
+}
+
+/// Writes ad copy. Cheap to clone.
+#[derive(Clone)]
+pub struct AdCopyService {
+    generator: Arc<dyn Generator>,
+}
+
+impl AdCopyService {
+    pub fn new(generator: Arc<dyn Generator>) -> Self {
+        Self { generator }
+    }
+
+    /// Starts writing. Errors of the request itself (unknown channel, refusal with [`Fallback::None`]) come back at
+    /// once; later ones as [`AdCopyEvent::Failed`]. Dropping the receiver cancels the work.
+    ///
+    /// # Errors
+    /// See [`AdCopyError`].
+    pub fn stream(&self, request: AdCopyRequest) -> Result<mpsc::Receiver<AdCopyEvent>, AdCopyError> {
+        let _ = (&self.generator, request);
+        Err(AdCopyError::NothingUsable { candidates: 0 })
+    }
+
+    /// The same, folded into the final answer.
+    ///
+    /// # Errors
+    /// See [`AdCopyError`].
+    pub async fn write(&self, request: AdCopyRequest) -> Result<AdCopy, AdCopyError> {
+        let mut events = self.stream(request)?;
+        while let Some(event) = events.recv().await {
+            match event {
+                AdCopyEvent::Done(answer) => return Ok(*answer),
+                AdCopyEvent::Failed(error) => return Err(error),
+                AdCopyEvent::Token { .. } | AdCopyEvent::Variant(_) => {}
+            }
+        }
+        Err(AdCopyError::Generation(GenerationError::Stopped))
+    }
 }
 
 /// Variants that one request may ask for.
@@ -144,7 +184,11 @@ pub struct AdCopy {
 #[derive(Debug, Clone)]
 pub enum AdCopyEvent {
     /// Unchecked text as the model writes it.
-    Token { variant: usize, field: String, text: String },
+    Token {
+        variant: usize,
+        field: String,
+        text: String,
+    },
     /// A checked variant.
     Variant(Box<Variant>),
     Done(Box<AdCopy>),

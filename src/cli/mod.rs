@@ -1,0 +1,4 @@
+//! The subcommands.
+
+pub mod generate;
+pub mod models;

@@ -1,0 +1,3 @@
+//! All black-box tests, in one binary. Each module is a subject; `support` is what they share.
+
+mod support;
