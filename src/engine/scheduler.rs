@@ -167,6 +167,15 @@ impl Scheduler {
         }
     }
 
+    /// A block of nobody, for a step that belongs to no request.
+    pub fn borrow_block(&mut self) -> Option<BlockId> {
+        if self.kv.reserve(1) { self.kv.allocate() } else { None }
+    }
+
+    pub fn return_block(&mut self, block: BlockId) {
+        self.kv.release(block);
+    }
+
     fn plan_decode(&mut self, plan: &mut Plan) {
         let block_size = self.limits.block_size;
         for request in self.requests.iter_mut().filter(|request| !request.is_prefilling()) {
