@@ -37,3 +37,9 @@ impl AlignedBytes {
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
     }
 }
+
+/// The bytes of words, in the machine's order.
+pub fn bytes_of(words: &[u64]) -> &[u8] {
+    // SAFETY: words are plain bytes without padding, and a byte needs no alignment.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), std::mem::size_of_val(words)) }
+}

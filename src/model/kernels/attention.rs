@@ -30,8 +30,14 @@ pub struct AttentionShape {
 /// The cache of one layer.
 pub enum KvLayer {
     /// Bits of half-precision values.
-    F16 { keys: Vec<u16>, values: Vec<u16> },
-    F32 { keys: Vec<f32>, values: Vec<f32> },
+    F16 {
+        keys: Vec<u16>,
+        values: Vec<u16>,
+    },
+    F32 {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    },
 }
 
 /// Stores rows into a layer, from several threads at once.

@@ -22,10 +22,11 @@ mod rowwise;
 mod shared;
 
 pub use activations::{ActivationKind, Activations};
+pub use aligned::bytes_of;
 pub use attention::{Attention, AttentionShape, KvLayer, KvWriter, RowPlace, Tile, attend, query_rows_per_tile};
 pub use isa::Isa;
 pub use matrix::{Matrix, matmul};
 pub use pack::{MatrixSource, SourceFormat, pack_matrix};
 pub use pool::Pool;
-pub use rowwise::{add_assign, rms_norm, rope_adjacent, rope_halves, silu_mul};
+pub use rowwise::{add_assign, rms_norm, rms_norm_in_place, rope_adjacent, rope_halves, silu_mul};
 pub use shared::DisjointMut;

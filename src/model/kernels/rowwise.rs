@@ -8,6 +8,10 @@ for_each_isa! {
     pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_body
 }
 for_each_isa! {
+    /// [`rms_norm`] of a row onto itself.
+    pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) = rms_norm_in_place_body
+}
+for_each_isa! {
     /// `x += y`.
     pub fn add_assign(x: &mut [f32], y: &[f32]) = add_assign_body
 }
@@ -71,9 +75,22 @@ fn lane_sum(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 #[inline(always)]
-fn rms_norm_body<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+fn inverse_rms<const FMA: bool>(x: &[f32], eps: f32) -> f32 {
     let mean = lane_sum(x, |x, sum| mul_add::<FMA>(x, x, sum)) / x.len() as f32;
-    let scale = 1.0 / (mean + eps).sqrt();
+    1.0 / (mean + eps).sqrt()
+}
+
+#[inline(always)]
+fn rms_norm_in_place_body<const FMA: bool>(x: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = inverse_rms::<FMA>(x, eps);
+    for (x, &w) in x.iter_mut().zip(weight) {
+        *x = *x * scale * w;
+    }
+}
+
+#[inline(always)]
+fn rms_norm_body<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = inverse_rms::<FMA>(x, eps);
     for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
         *o = x * scale * w;
     }
