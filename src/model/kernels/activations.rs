@@ -134,7 +134,7 @@ fn quantize_row(isa: Isa, x: &[f32], records: &DisjointMut<'_, u8>, plan: TilePl
         put(record + lane * BLOCK, &q.map(|q| q as u8));
         put(tail, &d.to_ne_bytes());
         put(tail + tile_rows * 4, &(d * sum as f32).to_ne_bytes());
-        put(tail + tile_rows * 8, &(-128 * sum).to_ne_bytes());
+        put(tail + tile_rows * 8, &(-128i32).wrapping_mul(sum).to_ne_bytes());
     }
 }
 
