@@ -2,3 +2,4 @@
 
 pub mod hub;
 pub mod model;
+pub mod tiny_model;
