@@ -4,6 +4,7 @@ pub mod brand_kit;
 pub mod brief;
 pub mod channel;
 mod channel_data;
+pub mod check;
 pub mod language;
 pub mod product;
 pub mod text;

@@ -95,6 +95,21 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// A word without its common English endings, so that hike, hikes and hiking compare equal. At least three letters stay.
+pub fn stem(word: &str) -> String {
+    let mut stem = word;
+    for ending in ["ing", "ers", "er", "ed", "es", "s", "e", "y"] {
+        match stem.strip_suffix(ending) {
+            Some(rest) if rest.chars().count() >= 3 => {
+                stem = rest;
+                break;
+            }
+            _ => {}
+        }
+    }
+    stem.to_owned()
+}
+
 /// Whether `term` stands in `text`: whole words where it is written with letters, anywhere where it is Han. Case,
 /// width and punctuation do not count, and a plural or other common ending of the last word is allowed.
 pub fn contains_term(text: &str, term: &str) -> bool {
