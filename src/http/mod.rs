@@ -13,6 +13,8 @@ mod router;
 mod routes;
 pub mod server;
 mod state;
+#[cfg(test)]
+mod testing;
 mod text;
 mod wire;
 

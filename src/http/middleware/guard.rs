@@ -37,3 +37,38 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of unknown type")
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::{from_fn, from_fn_with_state};
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::http::middleware::observe::observe;
+    use crate::http::{Config, testing};
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_a_fixed_text() {
+        let state = testing::state(Config::default());
+        let app = Router::new()
+            .route(
+                "/",
+                get(async || {
+                    if true {
+                        panic!("secret of the handler")
+                    }
+                }),
+            )
+            .layer(from_fn_with_state(state, guard))
+            .layer(from_fn(observe));
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status().as_u16(), 500);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+}

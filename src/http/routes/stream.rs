@@ -98,3 +98,123 @@ impl Writer {
         Event::default().event("error").data(body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::http::server::Server;
+    use crate::http::testing;
+    use crate::http::Config;
+    use crate::service::ad_copy::AdCopyError;
+
+    fn token(text: &str) -> AdCopyEvent {
+        AdCopyEvent::Token { variant: 0, field: "text".to_owned(), text: text.to_owned() }
+    }
+
+    fn start(state: &AppState) -> (Sender<AdCopyEvent>, Response) {
+        let (sender, receiver) = channel(8);
+        (sender, respond(receiver, state, RequestId::new(), RequestFacts::default()))
+    }
+
+    async fn text_of(response: Response) -> String {
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn tokens_are_followed_by_one_done_event() {
+        let state = testing::state(Config::default());
+        let (sender, response) = start(&state);
+        sender.send(token("dry\ngear")).await.unwrap();
+        sender.send(AdCopyEvent::Done(Box::new(testing::answer()))).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let text = text_of(response).await;
+        assert!(text.starts_with("event: token\ndata: {\"variant\":0,\"field\":\"text\",\"text\":\"dry\\ngear\"}\n\n"));
+        let done = text.split("event: done\ndata: ").nth(1).unwrap();
+        let done: serde_json::Value = serde_json::from_str(done.trim()).unwrap();
+        assert_eq!((&done["id"], &done["timing"]["total_ms"]), (&"gen_1".into(), &7.into()));
+    }
+
+    #[tokio::test]
+    async fn a_failure_ends_the_stream_with_a_problem() {
+        let state = testing::state(Config::default());
+        let (sender, response) = start(&state);
+        sender.send(AdCopyEvent::Failed(AdCopyError::DeadlinePassed { deadline_ms: 5 })).await.unwrap();
+        let text = text_of(response).await;
+        assert!(text.starts_with("event: error\n") && text.contains("/problems/deadline-passed"), "{text}");
+        let (sender, response) = start(&state);
+        drop(sender);
+        assert!(text_of(response).await.contains("/problems/internal"), "a service that just stops is our fault");
+    }
+
+    #[tokio::test]
+    async fn the_overall_bound_holds_inside_the_stream() {
+        let state = testing::state(Config { request_timeout_ms: 50, ..Config::default() });
+        let (_sender, response) = start(&state);
+        assert!(text_of(response).await.contains("was not answered within 50 ms"));
+    }
+
+    /// Serves one stream at `/` over a socket, and gives its sender and its client after the first token.
+    async fn over_a_socket(state: &AppState) -> (Sender<AdCopyEvent>, TcpStream, tokio::task::JoinHandle<()>) {
+        let (senders, mut streams) = channel(1);
+        let shared = state.clone();
+        let handler = move || {
+            let (senders, state) = (senders.clone(), shared.clone());
+            async move {
+                let (sender, response) = start(&state);
+                senders.send(sender).await.unwrap();
+                response
+            }
+        };
+        let server = Server::bind(state.http()).await.unwrap();
+        let addr = server.local_addr();
+        let router = Router::new().route("/", get(handler));
+        let serving = tokio::spawn(server.serve(router, Router::new(), state.drain().clone()));
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let sender: Sender<AdCopyEvent> = streams.recv().await.unwrap();
+        sender.send(token("first")).await.unwrap();
+        let mut received = String::new();
+        while !received.contains("first") {
+            let mut buffer = [0; 1024];
+            let read = client.read(&mut buffer).await.unwrap();
+            received.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+        (sender, client, serving)
+    }
+
+    fn local(config: Config) -> Config {
+        Config { addr: ([127, 0, 0, 1], 0).into(), ..config }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_closes_the_receiver() {
+        let state = testing::state(local(Config::default()));
+        let (sender, client, _) = over_a_socket(&state).await;
+        drop(client);
+        tokio::time::timeout(Duration::from_secs(10), sender.closed()).await.expect("the work is cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_drain_lets_a_stream_finish_and_ends_it_with_an_event_when_the_grace_is_over() {
+        for finishes in [true, false] {
+            let state = testing::state(local(Config { drain_grace_ms: 300, ..Config::default() }));
+            let (sender, mut client, serving) = over_a_socket(&state).await;
+            state.drain().start();
+            if finishes {
+                sender.send(AdCopyEvent::Done(Box::new(testing::answer()))).await.unwrap();
+            }
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).await.unwrap();
+            let last = if finishes { "event: done" } else { "/problems/draining" };
+            assert!(rest.contains(last), "{rest}");
+            serving.await.unwrap();
+        }
+    }
+}
