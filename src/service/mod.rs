@@ -1,3 +1,4 @@
 //! The use cases. They join domain and engine, and know neither HTTP nor files.
 
 pub mod ad_copy;
+pub mod library;

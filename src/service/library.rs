@@ -1,0 +1,35 @@
+//! What copy is written from: the data that ships with the program, loaded and checked once at start.
+
+use thiserror::Error;
+
+use crate::domain::brand_kit::{BrandKitError, BrandKits};
+use crate::domain::channel::{ChannelError, Channels};
+
+/// All data of the copy services.
+#[derive(Debug)]
+pub struct Library {
+    pub channels: Channels,
+    pub brand_kits: BrandKits,
+}
+
+/// A data file that cannot be used.
+#[derive(Debug, Error)]
+pub enum LibraryError {
+    #[error("channel data cannot be used")]
+    Channels(#[source] ChannelError),
+    #[error("brand kits cannot be used")]
+    BrandKits(#[source] BrandKitError),
+}
+
+impl Library {
+    /// The data that ships with the program.
+    ///
+    /// # Errors
+    /// When a file is wrong; the source says where.
+    pub fn embedded() -> Result<Self, LibraryError> {
+        Ok(Self {
+            channels: Channels::embedded().map_err(LibraryError::Channels)?,
+            brand_kits: BrandKits::embedded().map_err(LibraryError::BrandKits)?,
+        })
+    }
+}
