@@ -44,6 +44,8 @@ pub struct Config {
     /// Keep the blocks of past prompts for requests that begin alike. On by default: every request of a service
     /// begins with the same instructions.
     pub prefix_cache: bool,
+    /// An OpenAI-compatible engine to use in place of this one. Empty: none; this version takes no other value.
+    pub remote_url: String,
 }
 
 impl Default for Config {
@@ -62,6 +64,7 @@ impl Default for Config {
             aging_ms: 5000,
             stall_seconds: 30,
             prefix_cache: true,
+            remote_url: String::new(),
         }
     }
 }
@@ -69,10 +72,19 @@ impl Default for Config {
 /// A setting that the engine cannot run with.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    #[error("{key} is {given}, at least {least} is needed")]
+    #[error("must be at least {least}, not {given}")]
     TooSmall { key: &'static str, given: usize, least: usize },
-    #[error("{key} is {given}, at most {most} is possible")]
+    #[error("must be at most {most}, not {given}")]
     TooLarge { key: &'static str, given: usize, most: usize },
+}
+
+impl ConfigError {
+    /// The dotted key of the setting.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::TooSmall { key, .. } | Self::TooLarge { key, .. } => key,
+        }
+    }
 }
 
 impl Config {

@@ -153,6 +153,11 @@ impl EngineHandle {
         self.shared.readiness()
     }
 
+    /// Whether the model could not be loaded; it will not be tried again.
+    pub fn load_failed(&self) -> bool {
+        matches!(self.shared.lock().phase, Phase::LoadFailed(_))
+    }
+
     fn try_submit(&self, request: GenerationRequest) -> Result<Generation, Refusal> {
         self.check_open()?;
         let Some(door) = self.shared.door.get() else { return Err(self.not_ready("model loading".to_owned())) };

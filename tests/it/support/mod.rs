@@ -3,3 +3,4 @@
 pub mod hub;
 pub mod model;
 pub mod tiny_model;
+pub mod http;
