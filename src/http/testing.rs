@@ -27,7 +27,10 @@ impl Generator for Absent {
 
 pub fn state(config: Config) -> AppState {
     let generator = Arc::new(Absent);
-    let service = AdCopyService::new(Arc::clone(&generator) as Arc<dyn Generator>);
+    let service = AdCopyService::new(
+        Arc::clone(&generator) as Arc<dyn Generator>,
+        Arc::new(crate::service::library::Library::embedded().unwrap()),
+    );
     AppState::new(service, generator, None, Drain::default(), config, &auth::Config::default()).unwrap()
 }
 
@@ -36,6 +39,7 @@ pub fn answer() -> AdCopy {
         id: "gen_1".to_owned(),
         created: jiff::Timestamp::UNIX_EPOCH,
         model: "m".to_owned(),
+        seed: 7,
         language: Language::En,
         channel: "generic".to_owned(),
         variants: Vec::new(),
