@@ -7,6 +7,7 @@ use super::{AppState, Config, Drain, auth};
 use crate::domain::brief::Language;
 use crate::engine::request::{Generation, GenerationRequest, Generator, ModelInfo, Readiness, Refusal};
 use crate::service::ad_copy::{AdCopy, AdCopyService, Timing, Usage};
+use crate::service::library::Library;
 
 /// Refuses every request.
 struct Absent;
@@ -27,7 +28,8 @@ impl Generator for Absent {
 
 pub fn state(config: Config) -> AppState {
     let generator = Arc::new(Absent);
-    let service = AdCopyService::new(Arc::clone(&generator) as Arc<dyn Generator>);
+    let library = Arc::new(Library::embedded().unwrap());
+    let service = AdCopyService::new(Arc::clone(&generator) as Arc<dyn Generator>, library);
     AppState::new(service, generator, None, Drain::default(), config, &auth::Config::default()).unwrap()
 }
 
@@ -41,6 +43,7 @@ pub fn answer() -> AdCopy {
         variants: Vec::new(),
         assets: None,
         dropped: Vec::new(),
+        seed: 7,
         usage: Usage::default(),
         timing: Timing { total: Duration::from_millis(7), ..Timing::default() },
     }
