@@ -111,6 +111,7 @@ impl Engine {
             state.stop = true;
         }
         self.shared.work.notify_all();
+        self.shared.changed.notify_all();
         let ended = |state: &State| matches!(state.phase, Phase::Stopped | Phase::LoadFailed(_));
         if self.shared.wait_until(STOP_LIMIT, ended) {
             if thread.join().is_err() {
@@ -120,6 +121,20 @@ impl Engine {
             // It loads a model or hangs in a step: it cannot be interrupted, and waiting on would hang the process.
             tracing::warn!(limit_seconds = STOP_LIMIT.as_secs(), "the engine's thread did not end and is left behind");
         }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+#[cfg(test)]
+impl EngineHandle {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 

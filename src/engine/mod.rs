@@ -32,3 +32,5 @@ pub use handle::{Engine, EngineHandle, Loaded};
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod worker_tests;

@@ -9,7 +9,8 @@ pub fn exp_nonpositive(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves an integer in the low bits.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let bounded = x.max(-87.0);
+    // Not `max`, which would turn a NaN into a number.
+    let bounded = if x < -87.0 { -87.0 } else { x };
     let shifted = bounded * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = bounded - n * LN2_HIGH - n * LN2_LOW;

@@ -89,7 +89,7 @@ impl FakeModel {
         for (i, letter) in (b'a'..=b'z').enumerate() {
             row[letter as usize] = ((hash >> (i % 48)) % 97) as f32 / 16.0;
         }
-        row[ByteVocabulary::END as usize] = if hash % 41 == 0 { 9.0 } else { -20.0 };
+        row[ByteVocabulary::END as usize] = if hash.is_multiple_of(41) { 9.0 } else { -20.0 };
         row
     }
 

@@ -256,7 +256,7 @@ impl Worker {
             drop(state);
             shared.changed.notify_all();
             let error = if stop { GenerationError::Stopped } else { GenerationError::StepFailed };
-            left.iter().for_each(|waiting| waiting.item.fail(error.clone()));
+            left.into_iter().for_each(|waiting| waiting.item.fail(error.clone()));
             if stop || self.probe() {
                 return;
             }

@@ -96,7 +96,7 @@ pub(super) fn example_answer() -> Value {
             "grounding": {"facts_used": ["waterproof"], "ungrounded": []}, "finish_reason": "stop"
         }],
         "why": {"profile_features": [], "dropped": [{"reason": "near_duplicate", "count": 2}]},
-        "labels": {"ai_generated": true, "notice": "AI-generated"},
+        "seed": 7, "labels": {"ai_generated": true, "notice": "AI-generated"},
         "usage": {"prompt_tokens": 212, "completion_tokens": 41, "cached_prompt_tokens": 180},
         "timing": {"queue_ms": 1, "ttft_ms": 60, "total_ms": 340}
     })

@@ -7,6 +7,7 @@ use super::{AppState, Config, Drain, auth};
 use crate::domain::brief::Language;
 use crate::engine::request::{Generation, GenerationRequest, Generator, ModelInfo, Readiness, Refusal};
 use crate::service::ad_copy::{AdCopy, AdCopyService, Timing, Usage};
+use crate::service::library::Library;
 
 /// Refuses every request.
 struct Absent;
@@ -27,10 +28,8 @@ impl Generator for Absent {
 
 pub fn state(config: Config) -> AppState {
     let generator = Arc::new(Absent);
-    let service = AdCopyService::new(
-        Arc::clone(&generator) as Arc<dyn Generator>,
-        Arc::new(crate::service::library::Library::embedded().unwrap()),
-    );
+    let library = Arc::new(Library::embedded().unwrap());
+    let service = AdCopyService::new(Arc::clone(&generator) as Arc<dyn Generator>, library);
     AppState::new(service, generator, None, Drain::default(), config, &auth::Config::default()).unwrap()
 }
 
@@ -39,12 +38,12 @@ pub fn answer() -> AdCopy {
         id: "gen_1".to_owned(),
         created: jiff::Timestamp::UNIX_EPOCH,
         model: "m".to_owned(),
-        seed: 7,
         language: Language::En,
         channel: "generic".to_owned(),
         variants: Vec::new(),
         assets: None,
         dropped: Vec::new(),
+        seed: 7,
         usage: Usage::default(),
         timing: Timing { total: Duration::from_millis(7), ..Timing::default() },
     }

@@ -109,9 +109,9 @@ mod tests {
     use tokio::sync::mpsc::{Sender, channel};
 
     use super::*;
+    use crate::http::Config;
     use crate::http::server::Server;
     use crate::http::testing;
-    use crate::http::Config;
     use crate::service::ad_copy::AdCopyError;
 
     fn token(text: &str) -> AdCopyEvent {

@@ -47,6 +47,8 @@ pub struct AnswerTail {
     #[schema(value_type = Option<Object>, required = false)]
     pub assets: Option<Map<String, Value>>,
     pub why: WhyBody,
+    /// The caller's, or the one that was drawn; the same request with it gives the same text.
+    pub seed: u64,
     pub labels: LabelsBody,
     pub usage: UsageBody,
     pub timing: TimingBody,
@@ -225,6 +227,7 @@ fn split(answer: AdCopy) -> (AnswerHead, AnswerTail) {
     let tail = AnswerTail {
         assets,
         why: WhyBody { profile_features: Vec::new(), dropped },
+        seed: answer.seed,
         labels: LabelsBody { ai_generated: true, notice },
         usage: answer.usage.into(),
         timing: answer.timing.into(),

@@ -42,3 +42,48 @@ pub const MAX_TOP_K: u64 = 1000;
 pub const MIN_REPETITION_PENALTY: f64 = 0.5;
 pub const MAX_REPETITION_PENALTY: f64 = 2.0;
 pub const MAX_NEW_TOKENS: u64 = 512;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_document_states_the_bounds_that_are_checked() {
+        let document: Value = serde_json::from_str(&crate::http::openapi::document()).unwrap();
+        for (schema, field, keyword, bound) in [
+            ("ProductObject", "name", "maxLength", json!(NAME_CHARS)),
+            ("ProductObject", "brand", "maxLength", json!(BRAND_CHARS)),
+            ("ProductObject", "category", "maxLength", json!(CATEGORY_CHARS)),
+            ("ProductObject", "attributes", "maxItems", json!(ATTRIBUTES)),
+            ("ProductObject", "price", "maxLength", json!(PRICE_CHARS)),
+            ("ProductObject", "list_price", "maxLength", json!(PRICE_CHARS)),
+            ("ProductObject", "offer", "maxLength", json!(OFFER_CHARS)),
+            ("ProductObject", "description", "maxLength", json!(DESCRIPTION_CHARS)),
+            ("Audience", "segment", "maxLength", json!(SEGMENT_CHARS)),
+            ("Audience", "interests", "maxItems", json!(INTERESTS)),
+            ("Audience", "pain_points", "maxItems", json!(PAIN_POINTS)),
+            ("AdCopyBody", "user_id", "maxLength", json!(USER_ID_CHARS)),
+            ("AdCopyBody", "channel", "maxLength", json!(CHANNEL_CHARS)),
+            ("AdCopyBody", "industry", "maxLength", json!(INDUSTRY_CHARS)),
+            ("AdCopyBody", "tone", "maxLength", json!(TONE_CHARS)),
+            ("AdCopyBody", "keywords", "maxItems", json!(KEYWORDS)),
+            ("AdCopyBody", "banned_terms", "maxItems", json!(BANNED_TERMS)),
+            ("AdCopyBody", "brand_kit", "maxLength", json!(BRAND_KIT_CHARS)),
+            ("AdCopyBody", "n", "minimum", json!(MIN_VARIANTS)),
+            ("AdCopyBody", "n", "maximum", json!(MAX_VARIANTS)),
+            ("AdCopyBody", "n", "default", json!(DEFAULT_VARIANTS)),
+            ("AdCopyBody", "deadline_ms", "maximum", json!(MAX_DEADLINE_MS)),
+            ("Sampling", "temperature", "maximum", json!(MAX_TEMPERATURE)),
+            ("Sampling", "top_p", "minimum", json!(MIN_TOP_P)),
+            ("Sampling", "top_k", "maximum", json!(MAX_TOP_K)),
+            ("Sampling", "repetition_penalty", "minimum", json!(MIN_REPETITION_PENALTY)),
+            ("Sampling", "repetition_penalty", "maximum", json!(MAX_REPETITION_PENALTY)),
+            ("Sampling", "max_new_tokens", "maximum", json!(MAX_NEW_TOKENS)),
+        ] {
+            let stated = &document["components"]["schemas"][schema]["properties"][field][keyword];
+            assert_eq!(stated.as_f64(), bound.as_f64(), "{schema}.{field}: {keyword}");
+        }
+    }
+}

@@ -12,8 +12,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::limits;
 use crate::domain::brief::Product;
+use crate::domain::product::ProductError;
 use crate::http::fields::{FieldErrors, list};
-use crate::http::text::{clean_line, clean_lines};
+use crate::http::text::clean_lines;
 
 /// The advertised product: `{"name": ...}` or a string such as `"智能手机 | 高像素相机 | 强大处理器"`.
 #[derive(Debug)]
@@ -75,103 +76,40 @@ impl ProductObject {
                 limits::ATTRIBUTE_CHARS,
             ),
         };
-        named(product, pointer, errors)
+        settle(product.named(), pointer, errors)
     }
 }
 
-/// Reads `name | attribute | ...`, `key#value*key#value`, or a name alone.
+/// Reads one of the short forms; what it holds is bounded as in an object.
 fn parse_text(text: &str, pointer: &str, errors: &mut FieldErrors) -> Option<Product> {
     let text = clean_lines(text);
-    if text.chars().count() > limits::PRODUCT_TEXT_CHARS {
-        errors.check_chars(pointer, &text, limits::PRODUCT_TEXT_CHARS);
-        return None;
-    }
-    let product = pairs(&text).map_or_else(|| from_parts(&text), from_pairs);
+    errors.check_chars(pointer, &text, limits::PRODUCT_TEXT_CHARS);
+    // What is too long is not worth reading.
+    let text = Some(text).filter(|text| text.chars().count() <= limits::PRODUCT_TEXT_CHARS)?;
+    let product = settle(Product::parse(&text), pointer, errors)?;
+    let optional = |part: &Option<String>| part.clone().unwrap_or_default();
     errors.check_chars(pointer, &product.name, limits::NAME_CHARS);
-    errors.check_items(pointer, product.attributes.len(), limits::ATTRIBUTES);
+    errors.check_chars(pointer, &optional(&product.brand), limits::BRAND_CHARS);
+    errors.check_chars(pointer, &optional(&product.category), limits::CATEGORY_CHARS);
+    errors.check_chars(pointer, &optional(&product.price), limits::PRICE_CHARS);
     for attribute in &product.attributes {
         errors.check_chars(pointer, attribute, limits::ATTRIBUTE_CHARS);
-    }
-    for (part, max) in [
-        (&product.brand, limits::BRAND_CHARS),
-        (&product.category, limits::CATEGORY_CHARS),
-        (&product.price, limits::PRICE_CHARS),
-    ] {
-        errors.check_chars(pointer, part.as_deref().unwrap_or_default(), max);
-    }
-    named(product, pointer, errors)
-}
-
-/// A product of attributes alone is named by its first.
-fn named(mut product: Product, pointer: &str, errors: &mut FieldErrors) -> Option<Product> {
-    if product.name.is_empty() && !product.attributes.is_empty() {
-        product.name = product.attributes.remove(0);
-    }
-    if product.name.is_empty() {
-        errors.add(pointer, "must have a name or attributes");
-        return None;
     }
     Some(product)
 }
 
-fn from_parts(text: &str) -> Product {
-    let mut parts = text.split(['|', '｜', ';', '；', '\n']).map(clean_line).filter(|part| !part.is_empty());
-    let name = parts.next().unwrap_or_default();
-    Product { name, attributes: distinct(parts), ..Product::default() }
-}
-
-/// The pairs of `key#value*key#value`, if the whole text has that form.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    if text.contains(['|', '｜', ';', '；', '\n']) {
-        return None;
-    }
-    let pairs = text.split('*').filter(|part| !part.trim().is_empty()).map(|part| {
-        let (key, value) = part.split_once('#')?;
-        let (key, value) = (clean_line(key), clean_line(value));
-        // White space before the sign is prose: "Widget #5" is a name.
-        (!key.is_empty() && !value.is_empty() && key.len() == part.find('#')?).then_some((key, value))
-    });
-    pairs.collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty())
-}
-
-fn from_pairs(pairs: Vec<(String, String)>) -> Product {
-    let mut product = Product::default();
-    let mut attributes = Vec::new();
-    for (key, value) in pairs {
-        let slot = match key.to_lowercase().as_str() {
-            "name" | "product" | "名称" | "品名" | "商品" | "商品名" | "商品名称" | "产品" | "产品名称" =>
-            {
-                if product.name.is_empty() {
-                    product.name = value;
-                    continue;
-                }
-                None
-            }
-            "brand" | "品牌" => Some(&mut product.brand),
-            "category" | "type" | "类型" | "类别" | "品类" => Some(&mut product.category),
-            "price" | "价格" => Some(&mut product.price),
-            _ => None,
-        };
-        match slot {
-            Some(slot @ None) => *slot = Some(value),
-            _ => attributes.push(value),
+fn settle(parsed: Result<Product, ProductError>, pointer: &str, errors: &mut FieldErrors) -> Option<Product> {
+    match parsed {
+        Ok(product) => Some(product),
+        Err(ProductError::Empty) => {
+            errors.add(pointer, "must have a name or attributes");
+            None
+        }
+        Err(error @ (ProductError::TooManyAttributes { .. } | ProductError::ValueTooLong { .. })) => {
+            errors.add(pointer, error.to_string());
+            None
         }
     }
-    product.attributes = distinct(attributes);
-    if product.name.is_empty() {
-        product.name = product.category.clone().unwrap_or_default();
-    }
-    product
-}
-
-fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut seen = Vec::new();
-    for text in texts {
-        if !seen.contains(&text) {
-            seen.push(text);
-        }
-    }
-    seen
 }
 
 impl<'de> Deserialize<'de> for ProductInput {
@@ -237,41 +175,18 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_the_name_first() {
-        for text in [
-            "智能手机 | 高像素相机 | 强大处理器",
-            "智能手机；高像素相机；；强大处理器",
-            "智能手机\n高像素相机\n强大处理器",
-        ] {
-            let product = parse(text).unwrap();
-            assert_eq!(product.name, "智能手机");
-            assert_eq!(product.attributes, ["高像素相机", "强大处理器"]);
-        }
-    }
-
-    #[test]
-    fn pairs_fill_the_product_and_the_first_value_names_it() {
-        let product = parse("类型#裙*风格#简约*图案#条纹*风格#简约").unwrap();
-        assert_eq!((product.name.as_str(), product.category.as_deref()), ("裙", Some("裙")));
-        assert_eq!(product.attributes, ["简约", "条纹"]);
-        let product = parse("风格#简约*颜色#白色").unwrap();
-        assert_eq!((product.name.as_str(), product.attributes.as_slice()), ("简约", &["白色".to_owned()][..]));
-        let product = parse("brand#Norrbo*name#TrailLite 40*price#$89").unwrap();
-        assert_eq!((product.name.as_str(), product.brand.as_deref()), ("TrailLite 40", Some("Norrbo")));
-        assert_eq!(product.price.as_deref(), Some("$89"));
-    }
-
-    #[test]
-    fn a_plain_name_may_hold_a_star_or_a_number_sign() {
-        assert_eq!(parse("Widget #5").unwrap().name, "Widget #5");
-        assert_eq!(parse("Pro* tool").unwrap().name, "Pro* tool");
-        assert_eq!(parse("C# course | 20 h").unwrap().name, "C# course");
+    fn the_short_forms_are_read_after_cleaning() {
+        let product = parse("智能手机\u{200b} ｜ 高像素相机\r\n强大处理器").unwrap();
+        assert_eq!(product.name, "智能手机");
+        assert_eq!(product.attributes, ["高像素相机", "强大处理器"]);
+        assert_eq!(parse("类型#裙*风格#简约").unwrap().name, "裙");
     }
 
     #[test]
     fn a_product_without_any_fact_is_refused() {
         assert_eq!(parse(" | ; ").unwrap_err(), "must have a name or attributes");
         assert!(parse(&"x".repeat(4001)).unwrap_err().contains("at most 4000 characters, not 4001"));
+        assert!(parse(&"x".repeat(201)).unwrap_err().contains("at most 200 characters, not 201"));
         assert!(parse(&"x|".repeat(60)).is_ok(), "repeated attributes count once");
     }
 }

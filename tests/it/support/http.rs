@@ -8,6 +8,7 @@ use std::time::Duration;
 use adquill::engine::request::{Generation, GenerationRequest, Generator, ModelInfo, Readiness, Refusal};
 use adquill::http::{AppState, Config, Drain, Server, admin_router, auth};
 use adquill::service::ad_copy::AdCopyService;
+use adquill::service::library::Library;
 use axum::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -43,7 +44,8 @@ pub fn loading() -> Arc<Refusing> {
 
 /// The state over a generator.
 pub fn state(generator: Arc<dyn Generator>, drain: &Drain, config: Config, auth: &auth::Config) -> AppState {
-    let service = AdCopyService::new(Arc::clone(&generator));
+    let library = Arc::new(Library::embedded().expect("the shipped data is valid"));
+    let service = AdCopyService::new(Arc::clone(&generator), library);
     AppState::new(service, generator, None, drain.clone(), config, auth).expect("the keys are valid")
 }
 
