@@ -20,8 +20,12 @@ fn plain(n_blocks: usize) -> TestEngine {
     engine(config(), n_blocks, |_| Act::Compute)
 }
 
+/// What a fake model does in a step.
+trait Hook: FnMut(&[SequenceSlice<'_>]) -> Act + Send + 'static {}
+impl<T: FnMut(&[SequenceSlice<'_>]) -> Act + Send + 'static> Hook for T {}
+
 /// A hook that reports each step by its slices' lengths and waits for leave before it computes.
-fn gated() -> (impl FnMut(&[SequenceSlice<'_>]) -> Act + Send + 'static, Receiver<Vec<usize>>, Sender<Act>) {
+fn gated() -> (impl Hook, Receiver<Vec<usize>>, Sender<Act>) {
     let (report, steps) = channel();
     let (leave, gate) = channel();
     let hook = move |batch: &[SequenceSlice<'_>]| {
@@ -78,13 +82,13 @@ fn greedy_text_is_what_the_model_says_alone_and_among_15_others() {
 #[test]
 fn candidates_share_one_prefill_and_write_into_their_own_blocks() {
     let test = plain(128);
-    let mut asked = sampled("a prompt of 22 letters", 5);
+    let mut asked = sampled("a prompt of 22 chars!!", 5);
     asked.candidates = 4;
     let together = collect(submit(&test, asked.clone()));
     assert_eq!(test.log.lock().unwrap()[0], 22, "one prompt for four candidates");
     assert_eq!(together.stats().prompt_tokens, 22);
     let distinct: std::collections::HashSet<_> = together.texts().into_iter().collect();
-    assert_eq!(distinct.len(), 4, "each has its own random numbers");
+    assert_eq!(distinct.len(), 4, "each has its own random numbers: {:?}", together.texts());
     // Candidate 0 is the same when it is the only one: no other wrote into its blocks.
     asked.candidates = 1;
     assert_eq!(collect(submit(&test, asked)).texts(), [together.texts()[0]]);
