@@ -61,7 +61,8 @@ fn sampled(content: &str, seed: u64) -> GenerationRequest {
 
 /// Blocks that sequences use once everything is quiet, seen by a request that needs every block there is.
 fn assert_all_blocks_free(test: &TestEngine, n_blocks: usize) {
-    let prompt = "z".repeat(n_blocks * FakeModel::BLOCK - FakeModel::BLOCK);
+    assert!(n_blocks * FakeModel::BLOCK < FakeModel::CONTEXT);
+    let prompt = "z".repeat(n_blocks * FakeModel::BLOCK);
     let outcome = collect(submit(test, candidates(&prompt, 1, 1)));
     assert_eq!(outcome.candidates.len(), 1);
 }
@@ -190,7 +191,7 @@ fn a_deadline_that_passes_in_the_queue_means_the_request_never_starts() {
 #[test]
 fn a_deadline_in_prefill_fails_and_one_while_decoding_returns_what_there_is() {
     let (hook, steps, leave) = gated();
-    let test = engine(config(), 64, hook);
+    let test = engine(config(), 60, hook);
     let deadline = Some(test.clock.now() + Duration::from_millis(10));
     let decoding = submit(&test, GenerationRequest { deadline, ..candidates("decoding", 2, 20) });
     assert_eq!(next(&steps), [8]);
@@ -205,13 +206,13 @@ fn a_deadline_in_prefill_fails_and_one_while_decoding_returns_what_there_is() {
     assert!(outcome.candidates.iter().all(|c| c.finish_reason == FinishReason::Deadline));
     assert_eq!(outcome.stats().completion_tokens, 4);
     assert_eq!(collect(prefilling).error(), GenerationError::DeadlinePassed { waited_ms: 10 });
-    assert_all_blocks_free(&test, 64);
+    assert_all_blocks_free(&test, 60);
 }
 
 fn a_bad_step_fails_only_its_sequences(bad: Act) {
     let (hook, steps, leave) = gated();
     // One sequence runs at a time, so the other two wait while the step fails.
-    let test = engine(Config { max_running_sequences: 1, max_candidates: 1, ..config() }, 64, hook);
+    let test = engine(Config { max_running_sequences: 1, max_candidates: 1, ..config() }, 60, hook);
     let poisoned = submit(&test, request("poisoned"));
     next(&steps);
     let others: Vec<Generation> = ["one", "two"].map(|prompt| submit(&test, request(prompt))).into();
@@ -227,7 +228,7 @@ fn a_bad_step_fails_only_its_sequences(bad: Act) {
     }
     assert_eq!(collect(later).texts(), [FakeModel::greedy("poisoned", 8)]);
     assert_eq!(test.handle.readiness(), Readiness::Ready);
-    assert_all_blocks_free(&test, 64);
+    assert_all_blocks_free(&test, 60);
 }
 
 #[test]
@@ -434,7 +435,7 @@ fn text_comes_as_it_is_written() {
 #[test]
 fn a_crowd_is_answered_or_refused_and_everything_is_free_afterwards() {
     let config = Config { max_waiting_requests: 24, ..config() };
-    let test = engine(config, 96, |_| Act::Compute);
+    let test = engine(config, 60, |_| Act::Compute);
     let outcomes: Vec<bool> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..64)
             .map(|i| {
@@ -453,5 +454,5 @@ fn a_crowd_is_answered_or_refused_and_everything_is_free_afterwards() {
     });
     assert!(outcomes.iter().any(|&answered| answered));
     assert!(test.engine.wait_idle(PATIENCE));
-    assert_all_blocks_free(&test, FakeModel::CONTEXT / FakeModel::BLOCK - 1);
+    assert_all_blocks_free(&test, 60);
 }
