@@ -1,14 +1,18 @@
 //! Ad copy for one product.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::domain::brief::{Brief, Language};
 use crate::engine::request::{FinishReason, GenerationError, Generator, Priority, Refusal};
+use crate::service::job::Job;
 use crate::service::library::Library;
+
+/// Events that may wait for a slow reader; the job then waits, the engine does not.
+const EVENTS: usize = 64;
 
 /// What the caller left open is `None`; defaults come from the prompt data.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,8 +66,11 @@ impl AdCopyService {
     /// # Errors
     /// See [`AdCopyError`].
     pub fn stream(&self, request: AdCopyRequest) -> Result<mpsc::Receiver<AdCopyEvent>, AdCopyError> {
-        let _ = (&self.generator, &self.library, request);
-        Err(AdCopyError::NothingUsable { candidates: 0 })
+        let started = Instant::now();
+        let job = Job::prepare(Arc::clone(&self.generator), Arc::clone(&self.library), request, started)?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(job.run(events));
+        Ok(receiver)
     }
 
     /// The same, folded into the final answer.

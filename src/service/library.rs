@@ -4,12 +4,16 @@ use thiserror::Error;
 
 use crate::domain::brand_kit::{BrandKitError, BrandKits};
 use crate::domain::channel::{ChannelError, Channels};
+use crate::domain::composer::{Composer, ComposerError};
+use crate::domain::prompt::{PromptDataError, Prompts};
 
 /// All data of the copy services.
 #[derive(Debug)]
 pub struct Library {
     pub channels: Channels,
     pub brand_kits: BrandKits,
+    pub prompts: Prompts,
+    pub composer: Composer,
 }
 
 /// A data file that cannot be used.
@@ -19,6 +23,10 @@ pub enum LibraryError {
     Channels(#[source] ChannelError),
     #[error("brand kits cannot be used")]
     BrandKits(#[source] BrandKitError),
+    #[error("prompts cannot be used")]
+    Prompts(#[source] PromptDataError),
+    #[error("templates cannot be used")]
+    Templates(#[source] ComposerError),
 }
 
 impl Library {
@@ -30,6 +38,8 @@ impl Library {
         Ok(Self {
             channels: Channels::embedded().map_err(LibraryError::Channels)?,
             brand_kits: BrandKits::embedded().map_err(LibraryError::BrandKits)?,
+            prompts: Prompts::embedded().map_err(LibraryError::Prompts)?,
+            composer: Composer::embedded().map_err(LibraryError::Templates)?,
         })
     }
 }

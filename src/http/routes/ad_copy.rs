@@ -48,7 +48,7 @@ pub async fn write(
     request.cache_scope = principal.cache_scope();
     let bound = state.http().request_timeout();
     let longest = bound.checked_sub(MARGIN).filter(|longest| !longest.is_zero()).unwrap_or(bound);
-    request.deadline = Some(request.deadline.map_or(longest, |deadline| deadline.min(longest)));
+    request.deadline = request.deadline.map(|deadline| deadline.min(longest));
     if call.stream || accepts_events(&headers) {
         let events = state.ad_copy().stream(request)?;
         return Ok(stream::respond(events, &state, id, facts));
