@@ -1,156 +1,170 @@
-//! Chat templates: messages to the text a model was trained on. Templates come from model files, so they run with a
-//! fuel limit; messages are data in them and lose their control tokens first.
+//! Chat templates: messages to the text, and then the tokens, that a model was trained on.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
 use thiserror::Error;
 
 use super::chat::{ChatMessage, PromptError, Role, Vocabulary};
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::Tokenizer;
 
-/// Larger than any published template, tools included.
-pub const MAX_TEMPLATE_BYTES: usize = 256 * 1024;
-/// Instructions that a template may execute; published ones need a few hundred for short chats.
-const FUEL: u64 = 200_000;
-const NAME: &str = "chat";
+/// The longest templates in use have some 20 KiB.
+pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// Messages of one prompt.
+const MAX_MESSAGES: usize = 256;
+/// One for each instruction and each 64 bytes of text, so a prompt of a megabyte fits and a loop ends within a second.
+const FUEL: u64 = 1_000_000;
+const NAME: &str = "chat template";
 
-/// The form that most small models were tuned on, for files that hold no template of their own.
-const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
-                      {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-/// For models without any chat tokens.
-const PLAIN: &str = "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n{% endfor %}\
-                     {% if add_generation_prompt %}Assistant: {% endif %}";
+const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + \
+    '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+const PLAIN: &str = "{% for message in messages %}{{ message.role | capitalize + ': ' + message.content + '\n\n' }}\
+    {% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
-#[derive(Debug, Error)]
-pub enum TemplateError {
-    #[error("the chat template has {bytes} bytes, at most {limit} are read")]
-    TooLarge { bytes: usize, limit: usize },
-    #[error("the chat template cannot be parsed")]
-    Parse(#[source] minijinja::Error),
-}
-
-/// A compiled template.
+/// A compiled template and the special tokens it may print.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    bos_token: String,
+    eos_token: String,
+    /// Where a template knows no system role, its text goes before the first user message.
+    merge_system: bool,
+}
+
+/// Why a template cannot be used.
+#[derive(Debug, Error)]
+pub enum TemplateError {
+    #[error("the chat template has {bytes} bytes, at most {limit} are allowed")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("the chat template is not valid")]
+    Invalid(#[source] Error),
+    #[error("the chat template refuses a conversation of one user message")]
+    Unusable(#[source] Error),
+    #[error("tokenizer_config.json is not the JSON expected")]
+    Config(#[source] serde_json::Error),
+}
+
+/// Tokenizer and chat template of a model: what the engine needs to know of text.
+#[derive(Debug)]
+pub struct ChatTokenizer {
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: ChatTemplate,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
 }
 
 impl ChatTemplate {
-    /// Compiles a template as Hugging Face does: blocks trimmed, Python's string methods, `raise_exception`.
+    /// Compiles a template; `None` stands for ChatML if the vocabulary has it, else for plain paragraphs.
     ///
     /// # Errors
-    /// See [`TemplateError`].
-    pub fn new(source: &str) -> Result<Self, TemplateError> {
+    /// When the template is too large, does not compile, or cannot render even one user message.
+    pub fn new(source: Option<&str>, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
+        let source = source.unwrap_or_else(|| {
+            let chatml = ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.token_id(token).is_some());
+            if chatml { CHATML } else { PLAIN }
+        });
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(TemplateError::TooLarge { bytes: source.len(), limit: MAX_TEMPLATE_BYTES });
         }
-        let mut environment = Environment::new();
-        let mut syntax = SyntaxConfig::builder();
-        syntax.trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true);
-        environment.set_syntax(syntax.build().map_err(TemplateError::Parse)?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        // A date would make prompts, and with them cached prefixes and seeded texts, change from day to day.
-        environment.add_function("strftime_now", |_: String| Value::from(""));
-        environment.add_template_owned(NAME, source.to_owned()).map_err(TemplateError::Parse)?;
-        Ok(Self { environment })
+        let special = tokenizer.special_tokens();
+        let text = |token: Option<u32>| token.and_then(|token| tokenizer.token_text(token)).unwrap_or_default();
+        let mut template = Self {
+            environment: environment(source).map_err(TemplateError::Invalid)?,
+            bos_token: text(special.bos),
+            eos_token: text(special.eos),
+            merge_system: false,
+        };
+        let message = |role| Message { role, content: "a" };
+        if template.render(&[message("system"), message("user")]).is_err() {
+            template.render(&[message("user")]).map_err(TemplateError::Unusable)?;
+            template.merge_system = true;
+        }
+        Ok(template)
     }
 
-    /// The template to use with a tokenizer whose files hold none.
-    ///
-    /// # Errors
-    /// See [`TemplateError`].
-    pub fn fallback(tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
-        Self::new(if tokenizer.token_id("<|im_start|>").is_some() { CHATML } else { PLAIN })
-    }
-
-    /// The prompt up to the assistant's turn, which is opened.
-    ///
-    /// # Errors
-    /// When the template raises an exception, fails, or runs out of fuel.
-    pub fn render(&self, messages: &[Message<'_>], bos: &str, eos: &str) -> Result<String, minijinja::Error> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content.as_ref() })
-            .collect();
+    fn render(&self, messages: &[Message<'_>]) -> Result<String, Error> {
         self.environment.get_template(NAME)?.render(context! {
-            messages, add_generation_prompt => true, bos_token => bos, eos_token => eos,
+            messages => minijinja::value::Serde(messages),
+            add_generation_prompt => true,
+            bos_token => &self.bos_token,
+            eos_token => &self.eos_token,
         })
     }
 }
 
-/// A message whose content was neutralized.
-#[derive(Debug, Clone)]
-pub struct Message<'a> {
-    pub role: Role,
-    pub content: Cow<'a, str>,
-}
-
-/// A tokenizer with its template: what the engine asks for.
-#[derive(Debug)]
-pub struct ChatTokenizer {
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    bos: String,
-    eos: String,
+/// The template in `tokenizer_config.json`: a string, or a list of named ones, of which `default` is taken.
+///
+/// # Errors
+/// When the text is not JSON.
+pub fn template_in_config(json: &str) -> Result<Option<String>, TemplateError> {
+    let config: serde_json::Value = serde_json::from_str(json).map_err(TemplateError::Config)?;
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Ok(match &config["chat_template"] {
+        serde_json::Value::Array(named) => {
+            let default = named.iter().find(|template| template["name"] == "default").or(named.first());
+            default.and_then(|template| text(&template["template"]))
+        }
+        template => text(template),
+    })
 }
 
 impl ChatTokenizer {
-    pub fn new(tokenizer: Tokenizer, template: ChatTemplate) -> Self {
-        let text = |token: Option<u32>| token.and_then(|token| tokenizer.token_text(token)).unwrap_or_default();
-        let (bos, eos) = (text(tokenizer.special_tokens().bos), text(tokenizer.special_tokens().eos));
-        Self { tokenizer, template, bos, eos }
+    fn messages(&self, messages: &[ChatMessage]) -> Result<Vec<(Role, String)>, PromptError> {
+        if messages.len() > MAX_MESSAGES {
+            let reason = format!("the prompt has {} messages, at most {MAX_MESSAGES} are allowed", messages.len());
+            return Err(PromptError { reason });
+        }
+        let mut clean: Vec<(Role, String)> = Vec::with_capacity(messages.len());
+        let mut system = String::new();
+        for message in messages {
+            let content = self.neutralize(&message.content)?;
+            match message.role {
+                Role::System if self.template.merge_system => {
+                    system.push_str(&content);
+                    system.push_str("\n\n");
+                }
+                Role::User if !system.is_empty() => {
+                    clean.push((Role::User, std::mem::take(&mut system) + &content));
+                }
+                role => clean.push((role, content)),
+            }
+        }
+        if !system.is_empty() {
+            clean.push((Role::User, system.trim_end().to_owned()));
+        }
+        Ok(clean)
     }
 
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// The text that [`Vocabulary::encode_chat`] tokenizes.
-    ///
-    /// # Errors
-    /// As for that method.
-    pub fn render_chat(&self, messages: &[ChatMessage], prefix: &str) -> Result<String, PromptError> {
-        let messages = messages
-            .iter()
-            .map(|message| Ok(Message { role: message.role, content: self.neutral(&message.content)? }))
-            .collect::<Result<Vec<_>, PromptError>>()?;
-        let mut text = self.template.render(&messages, &self.bos, &self.eos).map_err(|error| refused(&error))?;
-        text.push_str(&self.neutral(prefix)?);
-        Ok(text)
-    }
-
-    fn neutral<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, PromptError> {
-        let neutral = self.tokenizer.neutralize(text);
-        match self.tokenizer.hides_control(&neutral) {
-            Ok(false) => Ok(neutral),
-            Ok(true) => Err(PromptError { reason: "a text hides a control token of the model".to_owned() }),
+    fn neutralize(&self, text: &str) -> Result<String, PromptError> {
+        let clean = self.tokenizer.neutralize(text);
+        match self.tokenizer.hides_control(&clean) {
+            Ok(false) => Ok(clean.into_owned()),
+            Ok(true) => Err(PromptError { reason: "the prompt hides a control token of the model".to_owned() }),
             Err(error) => Err(PromptError { reason: error.to_string() }),
         }
     }
 }
 
-fn refused(error: &minijinja::Error) -> PromptError {
-    let reason = match error.kind() {
-        ErrorKind::OutOfFuel => "the chat template runs too long".to_owned(),
-        _ => format!("the chat template fails: {error}"),
-    };
-    PromptError { reason }
-}
-
 impl Vocabulary for ChatTokenizer {
     fn encode_chat(&self, messages: &[ChatMessage], prefix: &str) -> Result<Vec<u32>, PromptError> {
-        let text = self.render_chat(messages, prefix)?;
-        let mut tokens =
-            self.tokenizer.encode(&text).map_err(|error: TokenizerError| PromptError { reason: error.to_string() })?;
+        let clean = self.messages(messages)?;
+        let messages: Vec<Message<'_>> =
+            clean.iter().map(|(role, content)| Message { role: role.as_str(), content }).collect();
+        let mut text = self.template.render(&messages).map_err(|error| PromptError {
+            reason: format!("the model's chat template refuses the messages: {error}"),
+        })?;
+        text.push_str(&self.neutralize(prefix)?);
+        let mut tokens = self.tokenizer.encode(&text).map_err(|error| PromptError { reason: error.to_string() })?;
         let special = self.tokenizer.special_tokens();
-        // Many templates write the token themselves.
-        if let (true, Some(bos)) = (special.add_bos, special.bos)
+        if let Some(bos) = special.bos.filter(|_| special.add_bos)
             && tokens.first() != Some(&bos)
         {
             tokens.insert(0, bos);
@@ -171,47 +185,63 @@ impl Vocabulary for ChatTokenizer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// As `transformers` sets Jinja up for chat templates (`utils/chat_template_utils.py`).
+fn environment(source: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", tojson);
+    environment.add_template_owned(NAME, source.to_owned())?;
+    Ok(environment)
+}
 
-    fn render(source: &str, contents: &[&str]) -> Result<String, minijinja::Error> {
-        let messages: Vec<Message<'_>> = contents
-            .iter()
-            .map(|content| Message { role: Role::User, content: Cow::Borrowed(*content) })
-            .collect();
-        ChatTemplate::new(source).unwrap().render(&messages, "<s>", "</s>")
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The day that Llama 3's own template falls back to. The real one would change prompts, and with them cached prefixes
+/// and seeded texts, from day to day.
+fn strftime_now(format: String) -> Result<String, Error> {
+    jiff::fmt::strtime::format(&format, jiff::civil::date(2024, 7, 26).at(12, 0, 0, 0))
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`; minijinja's own escapes for HTML.
+fn tojson(value: Value, kwargs: Kwargs) -> Result<String, Error> {
+    const MAX_INDENT: usize = 16;
+
+    let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let mut out = Vec::new();
+    match indent {
+        Some(indent) => {
+            let spaces = " ".repeat(indent.min(MAX_INDENT));
+            let formatter = PrettyFormatter::with_indent(spaces.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter)).map_err(failed)?;
+        }
+        None => {
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter)).map_err(failed)?
+        }
+    }
+    String::from_utf8(out).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+}
+
+/// Python puts a space after commas and colons.
+struct PythonFormatter;
+
+impl serde_json::ser::Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    #[test]
-    fn chatml_opens_the_assistants_turn() {
-        assert_eq!(render(CHATML, &["Hi"]).unwrap(), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    #[test]
-    fn contents_are_data_not_template_code() {
-        assert!(render(CHATML, &["{{ 7 * 7 }}{% endfor %}"]).unwrap().contains("{{ 7 * 7 }}{% endfor %}"));
-    }
-
-    #[test]
-    fn blocks_are_trimmed_as_hugging_face_does() {
-        let source = "{% for message in messages %}\n  {{ message.content.strip() }}\n{% endfor %}\n";
-        assert_eq!(render(source, &[" a ", "b"]).unwrap(), "  a\n  b\n");
-    }
-
-    #[test]
-    fn an_endless_template_runs_out_of_fuel() {
-        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
-        assert_eq!(render(source, &["x"]).unwrap_err().kind(), ErrorKind::OutOfFuel);
-    }
-
-    #[test]
-    fn an_exception_of_the_template_is_an_error_with_its_text() {
-        assert!(render("{{ raise_exception('no system role') }}", &[]).unwrap_err().to_string().contains("no system role"));
-    }
-
-    #[test]
-    fn a_huge_template_is_refused() {
-        assert!(matches!(ChatTemplate::new(&"x".repeat(MAX_TEMPLATE_BYTES + 1)), Err(TemplateError::TooLarge { .. })));
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
     }
 }

@@ -1,171 +1,150 @@
-//! Safetensors weights in Hugging Face's layout, one file or several, over memory maps. Headers are checked by the
-//! `safetensors` crate against the file's length before anything is used.
+//! Weights of a Hugging Face folder: one or several safetensors files over memory maps, found by GGUF's names.
 
-mod config_json;
+mod config;
+mod names;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ::safetensors::Dtype;
+use ::safetensors::tensor::Metadata;
 use candle_core::quantized::GgmlDType;
-use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
+pub use self::config::{FolderConfig, MAX_CONFIG_BYTES};
 use super::mapped_file::{FileError, MappedFile};
 use super::weights::{WeightView, Weights};
-pub use config_json::{ConfigError, HfConfig};
 
-/// Bytes before the header: its length.
+/// Headers of models with hundreds of layers stay under one megabyte.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
+const MAX_SHARDS: usize = 1024;
+/// Bytes of the header's length, before the header.
 const LENGTH_BYTES: usize = 8;
-/// More than any sharded model that runs on one machine.
-pub const MAX_SHARDS: usize = 256;
 
-#[derive(Debug, Error)]
-pub enum SafetensorsError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{} is not a safetensors file, or is a partial download", path.display())]
-    Header {
-        path: PathBuf,
-        #[source]
-        source: safetensors::SafeTensorError,
-    },
-    #[error("{} holds {name} as {dtype:?}; F32, F16 and BF16 are supported", path.display())]
-    Type { path: PathBuf, name: String, dtype: Dtype },
-    #[error("{} holds {name}, which another shard holds too", path.display())]
-    Duplicate { path: PathBuf, name: String },
-    #[error("the model has {shards} weight files, at most {limit} are read")]
-    TooManyShards { shards: usize, limit: usize },
-}
-
-/// Open weight files.
+/// The tensors of a folder.
 #[derive(Debug)]
-pub struct SafetensorsFiles {
-    files: Vec<MappedFile>,
+pub struct Safetensors {
+    shards: Vec<MappedFile>,
+    /// By Hugging Face's name.
     tensors: HashMap<String, Entry>,
-    /// The head is the embedding, whatever the files hold.
     tied: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
-    file: usize,
+    shard: usize,
     shape: Vec<usize>,
     dtype: GgmlDType,
     range: Range<usize>,
 }
 
-impl SafetensorsFiles {
-    /// Maps all shards and reads their headers. `tied`: config.json's `tie_word_embeddings`.
+/// Why a folder was refused.
+#[derive(Debug, Error)]
+pub enum SafetensorsError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} has a header of {found} bytes, at most {limit} and no more than the file are allowed", path.display())]
+    HeaderSize { path: PathBuf, found: u64, limit: u64 },
+    #[error("{} has a header that is not valid", path.display())]
+    Header {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{} holds {found} bytes of tensors, its header says {expected}; is it a partial download?", path.display())]
+    Length { path: PathBuf, found: usize, expected: usize },
+    #[error("tensor {name} has type {found:?}, which is not supported; convert it to F32, F16 or BF16")]
+    TensorType { name: String, found: Dtype },
+    #[error("tensor {name} has the shape {shape:?}; 1 to 4 dimensions, none of them zero, are supported")]
+    TensorShape { name: String, shape: Vec<usize> },
+    #[error("tensor {name} stands in two shards")]
+    DuplicateTensor { name: String },
+    #[error("there are {found} weight files, 1 to {limit} are supported")]
+    Shards { found: usize, limit: usize },
+    #[error("config.json is not the JSON expected")]
+    Config(#[source] serde_json::Error),
+    #[error("config.json: {key} is {found}, it must be {expected}")]
+    Value { key: &'static str, found: String, expected: String },
+    #[error("config.json: {what} is not supported: {found}; supported: {supported}")]
+    Unsupported { what: &'static str, found: String, supported: &'static str },
+}
+
+impl Safetensors {
+    /// Maps the shards and reads their headers. `tied`: the embedding is the output head, whatever the files hold.
     ///
     /// # Errors
-    /// See [`SafetensorsError`].
-    pub fn open<P: AsRef<Path>>(paths: &[P], tied: bool) -> Result<Self, SafetensorsError> {
-        if paths.len() > MAX_SHARDS {
-            return Err(SafetensorsError::TooManyShards { shards: paths.len(), limit: MAX_SHARDS });
+    /// A [`SafetensorsError`] that names the file or the tensor.
+    pub fn open(shards: &[PathBuf], tied: bool) -> Result<Self, SafetensorsError> {
+        if shards.is_empty() || shards.len() > MAX_SHARDS {
+            return Err(SafetensorsError::Shards { found: shards.len(), limit: MAX_SHARDS });
         }
-        let mut opened = Self { files: Vec::with_capacity(paths.len()), tensors: HashMap::new(), tied };
-        for path in paths {
-            opened.add(path.as_ref())?;
+        let mut opened = Self { shards: Vec::new(), tensors: HashMap::new(), tied };
+        for path in shards {
+            let file = MappedFile::open(path)?;
+            opened.add(path, &file)?;
+            opened.shards.push(file);
         }
         Ok(opened)
     }
 
-    /// Numbers stored, all tensors together.
-    pub fn parameters(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum()
+    /// Shapes and types of all tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = (&[usize], GgmlDType)> {
+        self.tensors.values().map(|entry| (entry.shape.as_slice(), entry.dtype))
     }
 
-    /// The type that most numbers have.
-    pub fn dominant_dtype(&self) -> Option<GgmlDType> {
-        let largest = self.tensors.values().max_by_key(|entry| entry.shape.iter().product::<usize>())?;
-        Some(largest.dtype)
-    }
-
-    fn add(&mut self, path: &Path) -> Result<(), SafetensorsError> {
-        let file = MappedFile::open(path)?;
-        let (header_bytes, metadata) = SafeTensors::read_metadata(&file)
-            .map_err(|source| SafetensorsError::Header { path: path.to_owned(), source })?;
-        let data = LENGTH_BYTES + header_bytes;
+    fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), SafetensorsError> {
+        let (metadata, data_start) = header(path, bytes)?;
         for (name, info) in metadata.tensors() {
-            let Some(dtype) = ggml_dtype(info.dtype) else {
-                // Buffers such as position ids are of no use here; weights must be floats.
-                if name.ends_with(".weight") || name.ends_with(".bias") {
-                    return Err(SafetensorsError::Type { path: path.to_owned(), name, dtype: info.dtype });
-                }
-                continue;
+            let dtype = match info.dtype {
+                Dtype::F32 => GgmlDType::F32,
+                Dtype::F16 => GgmlDType::F16,
+                Dtype::BF16 => GgmlDType::BF16,
+                found => return Err(SafetensorsError::TensorType { name, found }),
             };
-            let range = data + info.data_offsets.0..data + info.data_offsets.1;
-            let entry = Entry { file: self.files.len(), shape: info.shape.clone(), dtype, range };
+            if info.shape.is_empty() || info.shape.len() > 4 || info.shape.contains(&0) {
+                return Err(SafetensorsError::TensorShape { name, shape: info.shape.clone() });
+            }
+            let (start, end) = info.data_offsets;
+            let range = data_start + start..data_start + end;
+            let entry = Entry { shard: self.shards.len(), shape: info.shape.clone(), dtype, range };
             if self.tensors.insert(name.clone(), entry).is_some() {
-                return Err(SafetensorsError::Duplicate { path: path.to_owned(), name });
+                return Err(SafetensorsError::DuplicateTensor { name });
             }
         }
-        self.files.push(file);
         Ok(())
     }
 }
 
-impl Weights for SafetensorsFiles {
+/// The header, whose tensors lie side by side and fill the file, and where their data begins.
+fn header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), SafetensorsError> {
+    let path = || path.to_owned();
+    let too_large = |found| SafetensorsError::HeaderSize { path: path(), found, limit: MAX_HEADER_BYTES };
+    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else { return Err(too_large(0)) };
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length)
+        .ok()
+        .filter(|_| length <= MAX_HEADER_BYTES)
+        .and_then(|length| rest.get(..length))
+        .ok_or_else(|| too_large(length))?;
+    // Checks sizes against shapes and that there are no gaps. The crate's own reader of whole files adds offsets
+    // without a check for overflow, so the sum is compared here.
+    let metadata: Metadata =
+        serde_json::from_slice(header).map_err(|source| SafetensorsError::Header { path: path(), source })?;
+    let (found, expected) = (rest.len() - header.len(), metadata.data_len());
+    if found != expected {
+        return Err(SafetensorsError::Length { path: path(), found, expected });
+    }
+    Ok((metadata, LENGTH_BYTES + header.len()))
+}
+
+impl Weights for Safetensors {
     fn view(&self, name: &str) -> Option<WeightView<'_>> {
         if self.tied && name == "output.weight" {
             return None;
         }
-        let entry = self.tensors.get(&hugging_face_name(name)?)?;
-        let bytes = self.files.get(entry.file)?.get(entry.range.clone())?;
+        let entry = self.tensors.get(&*names::hugging_face(name)?)?;
+        let bytes = self.shards.get(entry.shard)?.get(entry.range.clone())?;
         Some(WeightView { shape: entry.shape.clone(), dtype: entry.dtype, bytes })
-    }
-}
-
-fn ggml_dtype(dtype: Dtype) -> Option<GgmlDType> {
-    match dtype {
-        Dtype::F32 => Some(GgmlDType::F32),
-        Dtype::F16 => Some(GgmlDType::F16),
-        Dtype::BF16 => Some(GgmlDType::BF16),
-        _ => None,
-    }
-}
-
-/// GGUF's name of a tensor (see [`super::weights`]) in Hugging Face's words.
-fn hugging_face_name(name: &str) -> Option<String> {
-    let whole = match name {
-        "token_embd.weight" => "model.embed_tokens.weight",
-        "output.weight" => "lm_head.weight",
-        "output_norm.weight" => "model.norm.weight",
-        _ => "",
-    };
-    if !whole.is_empty() {
-        return Some(whole.to_owned());
-    }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let part = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
-    Some(format!("model.layers.{layer}.{part}.{kind}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hugging_face_name;
-
-    #[test]
-    fn names_are_translated() {
-        let name = |gguf| hugging_face_name(gguf);
-        assert_eq!(name("blk.12.attn_q.bias").as_deref(), Some("model.layers.12.self_attn.q_proj.bias"));
-        assert_eq!(name("blk.0.ffn_norm.weight").as_deref(), Some("model.layers.0.post_attention_layernorm.weight"));
-        assert_eq!(name("token_embd.weight").as_deref(), Some("model.embed_tokens.weight"));
-        assert_eq!(name("rope_freqs.weight"), None);
     }
 }

@@ -152,16 +152,15 @@ fn assemble(
         pieces.push(&token.text, token.kind, spelling);
     }
     special.ends.extend(special.eos);
-    special.ends.extend(
-        END_TOKENS.iter().filter_map(|name| inner.token_to_id(name)).filter(|&token| pieces.is_control(token)),
-    );
+    special
+        .ends
+        .extend(END_TOKENS.iter().filter_map(|name| inner.token_to_id(name)).filter(|&token| pieces.is_control(token)));
     special.ends.sort_unstable();
     special.ends.dedup();
     let added = inner.get_added_tokens_decoder();
     let controls: Vec<&tokenizers::AddedToken> =
         added.iter().filter(|(id, _)| pieces.is_control(**id)).map(|(_, token)| token).collect();
-    let controls_in_normalized_text =
-        inner.get_normalizer().is_some() && controls.iter().any(|token| token.normalized);
+    let controls_in_normalized_text = inner.get_normalizer().is_some() && controls.iter().any(|token| token.normalized);
     let literals = Literals::new(controls.iter().map(|token| token.content.clone()));
     Tokenizer { inner, pieces, literals, special, controls_in_normalized_text }
 }

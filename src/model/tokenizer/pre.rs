@@ -12,7 +12,8 @@ use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 use super::TokenizerError;
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A family of byte-level vocabularies.
@@ -39,7 +40,7 @@ enum Cut {
 const PLAIN: PreTokenizer =
     PreTokenizer { names: &[], cut: Cut::Gpt2, nfc: false, ignore_merges: false, add_bos: false };
 
-const KNOWN: [PreTokenizer; 7] = [
+static KNOWN: [PreTokenizer; 7] = [
     PreTokenizer { names: &["gpt-2", "gpt2", "default"], ..PLAIN },
     PreTokenizer { names: &["smollm", "starcoder"], cut: Cut::DigitsThenGpt2, ..PLAIN },
     PreTokenizer {
@@ -57,10 +58,9 @@ const KNOWN: [PreTokenizer; 7] = [
 
 impl PreTokenizer {
     pub(super) fn by_name(name: &str) -> Result<&'static Self, TokenizerError> {
-        static TABLE: [PreTokenizer; 7] = KNOWN;
-        TABLE.iter().find(|known| known.names.contains(&name)).ok_or_else(|| TokenizerError::UnknownPreTokenizer {
+        KNOWN.iter().find(|known| known.names.contains(&name)).ok_or_else(|| TokenizerError::UnknownPreTokenizer {
             found: name.to_owned(),
-            known: TABLE.iter().flat_map(|known| known.names).copied().collect::<Vec<_>>().join(", "),
+            known: KNOWN.iter().flat_map(|known| known.names).copied().collect::<Vec<_>>().join(", "),
         })
     }
 

@@ -1,7 +1,3 @@
 //! What the tests share.
 
-pub mod http;
-pub mod hub;
-pub mod model;
-pub mod server;
 pub mod tiny_model;
