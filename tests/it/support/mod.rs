@@ -1,3 +1,4 @@
 //! What the tests share.
 
+pub mod memory_weights;
 pub mod tiny_model;
