@@ -22,7 +22,7 @@ const NEW_TOKENS: usize = 64;
 /// Tokens of the prompt whose prefill is timed.
 const PREFILL_TOKENS: usize = 512;
 /// Timed runs of each case, after one that warms up.
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 const BLOCK_SIZE: usize = 16;
 
 /// What `bench` prints as JSON.
