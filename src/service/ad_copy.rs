@@ -67,9 +67,9 @@ impl AdCopyService {
     /// See [`AdCopyError`].
     pub fn stream(&self, request: AdCopyRequest) -> Result<mpsc::Receiver<AdCopyEvent>, AdCopyError> {
         let started = Instant::now();
-        let job = Job::prepare(Arc::clone(&self.generator), Arc::clone(&self.library), request, started)?;
+        let (job, first) = Job::prepare(Arc::clone(&self.generator), Arc::clone(&self.library), request, started)?;
         let (events, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(job.run(events));
+        tokio::spawn(job.run(first, events));
         Ok(receiver)
     }
 

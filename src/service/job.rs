@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::domain::brand_kit::BrandKit;
 use crate::domain::brief::Language;
 use crate::domain::channel::{self, Target};
-use crate::domain::check::Facts;
+use crate::domain::check::Ground;
+use crate::domain::rank::Facts;
 use crate::engine::request::{
     Candidate, ChatMessage, FinishReason, GenerationError, GenerationEvent, GenerationRequest, Generator, Refusal,
     Role, SamplingParams,
@@ -52,21 +53,20 @@ pub struct Job {
     seed: u64,
     started: Instant,
     finish_by: Instant,
-    /// The first round's generations; `None`: the model has no part in this.
-    first: Option<Round>,
 }
 
 /// The generations of one round, each with the field it writes.
-type Round = SelectAll<futures_util::stream::BoxStream<'static, (usize, GenerationEvent)>>;
+pub type Round = SelectAll<futures_util::stream::BoxStream<'static, (usize, GenerationEvent)>>;
 
 impl Job {
-    /// Resolves names and submits the first round, so that refusals come back at once.
+    /// Resolves names and submits the first round, so that refusals come back at once. Without a round the model has no
+    /// part in this.
     pub fn prepare(
         generator: Arc<dyn Generator>,
         library: Arc<Library>,
         mut request: AdCopyRequest,
         started: Instant,
-    ) -> Result<Self, AdCopyError> {
+    ) -> Result<(Self, Option<Round>), AdCopyError> {
         let target = library.channels.resolve(&request.brief.channel).map_err(|error| {
             AdCopyError::UnknownChannel { given: error.given, suggestion: error.suggestion }
         })?;
@@ -85,46 +85,41 @@ impl Job {
         let deadline = request.deadline.unwrap_or(DEFAULT_DEADLINE);
         // Half of a very short deadline is still of use to the model.
         let finish_by = started + deadline.saturating_sub(MARGIN).max(deadline / 2);
-        let mut job =
-            Self { generator, library, request, target, kit, language, seed, started, finish_by, first: None };
-        job.submit_first()?;
-        Ok(job)
+        let job = Self { generator, library, request, target, kit, language, seed, started, finish_by };
+        let first = job.submit_first()?;
+        Ok((job, first))
     }
 
-    fn submit_first(&mut self) -> Result<(), AdCopyError> {
+    fn submit_first(&self) -> Result<Option<Round>, AdCopyError> {
         if let Some(model) = self.generator.model()
             && !model.languages.is_empty()
             && !model.languages.iter().any(|code| code == self.language.code())
         {
             return match self.request.fallback {
-                Fallback::Template => Ok(()),
+                Fallback::Template => Ok(None),
                 Fallback::None => {
                     Err(AdCopyError::LanguageUnsupported { model: model.id, language: self.language.code() })
                 }
             };
         }
-        match self.submit_round(0, &vec![0; self.target.fields.len()]) {
-            Ok(round) => self.first = Some(round),
-            // With a deadline the composer answers for an engine that cannot; without one the caller should come back.
-            Err(
-                refusal @ (Refusal::QueueFull { .. } | Refusal::NotReady { .. } | Refusal::Draining),
-            ) if self.request.deadline.is_none() || self.request.fallback == Fallback::None => {
-                return Err(refusal.into());
-            }
-            Err(Refusal::QueueFull { .. } | Refusal::NotReady { .. } | Refusal::Draining) => {}
-            Err(refusal @ (Refusal::PromptTooLong { .. } | Refusal::Prompt { .. })) => {
-                if self.request.fallback == Fallback::None {
-                    return Err(refusal.into());
-                }
-                tracing::warn!(reason = %refusal, "the model cannot take a prompt, the composer answers");
-            }
+        let refusal = match self.submit_round(0, &vec![0; self.target.fields.len()]) {
+            Ok(round) => return Ok(Some(round)),
+            Err(refusal) => refusal,
+        };
+        let is_load = matches!(refusal, Refusal::QueueFull { .. } | Refusal::NotReady { .. } | Refusal::Draining);
+        // With a deadline the composer answers for an engine that cannot; without one the caller should come back.
+        if self.request.fallback == Fallback::None || (is_load && self.request.deadline.is_none()) {
+            return Err(refusal.into());
         }
-        Ok(())
+        if !is_load {
+            tracing::warn!(reason = %refusal, "the model cannot take a prompt, the composer answers");
+        }
+        Ok(None)
     }
 
     /// Writes, and sends what happens. Ends early when nobody listens any more.
-    pub async fn run(mut self, events: mpsc::Sender<AdCopyEvent>) {
-        let last = match self.write(&events).await {
+    pub async fn run(self, first: Option<Round>, events: mpsc::Sender<AdCopyEvent>) {
+        let last = match self.write(first, &events).await {
             Some(Ok(answer)) => {
                 for variant in &answer.variants {
                     if events.send(AdCopyEvent::Variant(Box::new(variant.clone()))).await.is_err() {
@@ -141,15 +136,18 @@ impl Job {
     }
 
     /// `None` when the reader is gone.
-    async fn write(&mut self, events: &mpsc::Sender<AdCopyEvent>) -> Option<Result<AdCopy, AdCopyError>> {
-        let first = self.first.take();
+    async fn write(
+        &self,
+        first: Option<Round>,
+        events: &mpsc::Sender<AdCopyEvent>,
+    ) -> Option<Result<AdCopy, AdCopyError>> {
         let (fields, brief) = (self.target.fields.clone(), self.request.brief.clone());
+        let (library, kit_facts) = (Arc::clone(&self.library), self.kit.facts.clone());
         let judge = Judge {
             brief: &brief,
             language: self.language,
-            facts: Facts::of(&brief, &self.kit.facts),
-            keywords: &brief.keywords,
-            banned_terms: &brief.banned_terms,
+            ground: Ground::new(&brief, &kit_facts, self.language, &library.claims),
+            facts: Facts::of(&brief, &kit_facts),
         };
         let mut pools: Vec<Pool> = fields.iter().map(|_| Pool::default()).collect();
         let mut tally = Tally::default();
@@ -177,7 +175,7 @@ impl Job {
             if have < wanted && (self.request.fallback == Fallback::Template || !field.kind.is_written() || have == 0) {
                 let asked = wanted - have + SPARE_COMPOSED;
                 let composed =
-                    self.library.composer.compose(&brief, self.language, field, &brief.banned_terms, asked, self.seed);
+                    self.library.composer.compose(&brief, self.language, field, asked, self.seed);
                 pool.add_composed(composed, wanted, field, &judge);
             }
         }
@@ -362,14 +360,13 @@ fn variant(number: usize, fields: &[Arc<channel::Field>], pools: &[Pool]) -> Var
     let (mut score, mut facts_used) = (0.0, Vec::new());
     let share = 1.0 / chosen.len().max(1) as f32;
     for (_, texts, index) in &chosen {
-        let better: Vec<&str> = texts[..*index].iter().map(|text| text.text.as_str()).collect();
-        let (own, total) = texts[*index].scores_beside(&better);
+        let (own, total) = texts[*index].scores_beside(&texts[..*index]);
         scores.coverage += own.coverage * share;
         scores.fluency += own.fluency * share;
         scores.novelty += own.novelty * share;
         scores.fill += own.fill * share;
         score += total * share;
-        for fact in &texts[*index].passed.facts_used {
+        for fact in &texts[*index].facts_used {
             if !facts_used.contains(fact) {
                 facts_used.push(fact.clone());
             }

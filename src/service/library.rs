@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::domain::brand_kit::{BrandKitError, BrandKits};
 use crate::domain::channel::{ChannelError, Channels};
+use crate::domain::check::claims::{Claims, ClaimsError};
 use crate::domain::composer::{Composer, ComposerError};
 use crate::domain::prompt::{PromptDataError, Prompts};
 
@@ -14,6 +15,7 @@ pub struct Library {
     pub brand_kits: BrandKits,
     pub prompts: Prompts,
     pub composer: Composer,
+    pub claims: Claims,
 }
 
 /// A data file that cannot be used.
@@ -27,6 +29,8 @@ pub enum LibraryError {
     Prompts(#[source] PromptDataError),
     #[error("templates cannot be used")]
     Templates(#[source] ComposerError),
+    #[error("claims cannot be used")]
+    Claims(#[source] ClaimsError),
 }
 
 impl Library {
@@ -40,6 +44,7 @@ impl Library {
             brand_kits: BrandKits::embedded().map_err(LibraryError::BrandKits)?,
             prompts: Prompts::embedded().map_err(LibraryError::Prompts)?,
             composer: Composer::embedded().map_err(LibraryError::Templates)?,
+            claims: Claims::embedded().map_err(LibraryError::Claims)?,
         })
     }
 }

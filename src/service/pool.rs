@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use crate::domain::brief::{Brief, Language};
 use crate::domain::channel;
-use crate::domain::check::{Facts, Passed, check, near_duplicate};
+use crate::domain::check::similar::{NEAR_DUPLICATE, Shape};
+use crate::domain::check::{Ground, Rejection};
 use crate::domain::clean::clean;
-use crate::domain::rank;
+use crate::domain::rank::{self, Facts};
 use crate::engine::request::{Candidate, FinishReason};
 use crate::service::ad_copy::{Dropped, Field, FieldLength, Scores, Source};
 
-/// What candidates are judged by, the same for all fields of a request.
+/// What texts are judged by, the same for all fields of a request.
 pub struct Judge<'a> {
     pub brief: &'a Brief,
     pub language: Language,
+    pub ground: Ground<'a>,
     pub facts: Facts,
-    pub keywords: &'a [String],
-    pub banned_terms: &'a [String],
 }
 
 /// One usable text.
@@ -24,9 +24,10 @@ pub struct Judge<'a> {
 pub struct Text {
     pub text: String,
     pub source: Source,
-    pub scores: rank::Scores,
-    pub passed: Passed,
+    pub facts_used: Vec<String>,
     pub finish_reason: FinishReason,
+    scores: rank::Scores,
+    shape: Shape,
 }
 
 /// The usable texts of one field, and why others were dropped.
@@ -51,18 +52,23 @@ impl Pool {
         candidates.sort_by_key(|candidate| candidate.index);
         for candidate in candidates {
             let finished = candidate.finish_reason == FinishReason::Stop;
-            match clean(&candidate.text, finished, field, judge.brief) {
+            let cleaned = clean(&candidate.text, finished, field, judge.language, &judge.ground);
+            let on_topic = cleaned.and_then(|text| {
+                if judge.ground.is_on_topic(&text) { Ok(text) } else { Err(Rejection::OffTopic) }
+            });
+            match on_topic {
                 Ok(text) => {
                     let logprob = Some(candidate.mean_logprob);
                     self.add(text, Source::Model, logprob, candidate.finish_reason, field, judge);
                 }
-                Err(unusable) => self.drop_one(unusable.as_str()),
+                Err(rejection) => self.drop_one(rejection),
             }
         }
-        self.rank();
+        // Best first; among equals the earlier candidate.
+        self.texts.sort_by(|a, b| rank::total(&b.scores, 1.0).total_cmp(&rank::total(&a.scores, 1.0)));
     }
 
-    /// Takes composed texts; they stay behind the model's.
+    /// Takes composed texts, until `wanted` are there; they stay behind the model's.
     pub fn add_composed(&mut self, texts: Vec<String>, wanted: usize, field: &channel::Field, judge: &Judge<'_>) {
         for text in texts {
             if self.len() >= wanted {
@@ -70,10 +76,6 @@ impl Pool {
             }
             self.add(text, Source::Template, None, FinishReason::Stop, field, judge);
         }
-    }
-
-    pub fn dropped(self) -> BTreeMap<&'static str, usize> {
-        self.dropped
     }
 
     fn add(
@@ -85,27 +87,23 @@ impl Pool {
         field: &channel::Field,
         judge: &Judge<'_>,
     ) {
-        if self.texts.iter().any(|other| near_duplicate(&other.text, &text)) {
-            return self.drop_one("near_duplicate");
+        if let Err(rejection) = judge.ground.check(&text, field) {
+            tracing::debug!(text, rejection = rejection.as_str(), "dropped");
+            return self.drop_one(rejection);
         }
-        match check(&text, field, judge.language, &judge.facts, judge.banned_terms) {
-            Ok(passed) => {
-                let count = passed.count;
-                let scores =
-                    rank::scores(&text, &passed, &judge.facts, judge.keywords, mean_logprob, count, field.max);
-                self.texts.push(Text { text, source, scores, passed, finish_reason });
-            }
-            Err(violation) => self.drop_one(violation.reason()),
+        let shape = Shape::of(&text);
+        if shape.nearest(self.texts.iter().map(|other| &other.shape)) >= NEAR_DUPLICATE {
+            return self.drop_one(Rejection::NearDuplicate);
         }
+        let facts_used = judge.facts.used(&text);
+        let fill = field.unit.fill(&text, field.max, judge.language);
+        let scores =
+            rank::scores(&text, facts_used.len(), &judge.facts, &judge.brief.keywords, mean_logprob, fill);
+        self.texts.push(Text { text, source, facts_used, finish_reason, scores, shape });
     }
 
-    /// Best first; among equals the earlier candidate.
-    fn rank(&mut self) {
-        self.texts.sort_by(|a, b| rank::total(&b.scores, 1.0).total_cmp(&rank::total(&a.scores, 1.0)));
-    }
-
-    fn drop_one(&mut self, reason: &'static str) {
-        *self.dropped.entry(reason).or_default() += 1;
+    fn drop_one(&mut self, rejection: Rejection) {
+        *self.dropped.entry(rejection.as_str()).or_default() += 1;
     }
 }
 
@@ -116,7 +114,7 @@ impl Text {
             name: field.name.clone(),
             text: self.text.clone(),
             length: FieldLength {
-                count: self.passed.count,
+                count: field.unit.count(&self.text),
                 max: field.max,
                 unit: field.unit.as_str(),
                 rule: field.rule.clone(),
@@ -124,9 +122,9 @@ impl Text {
         }
     }
 
-    /// Its scores with its novelty beside better texts.
-    pub fn scores_beside(&self, better: &[&str]) -> (Scores, f32) {
-        let novelty = rank::novelty(&self.text, better);
+    /// Its scores beside better texts, and the total.
+    pub fn scores_beside(&self, better: &[Text]) -> (Scores, f32) {
+        let novelty = 1.0 - self.shape.nearest(better.iter().map(|other| &other.shape));
         let rank::Scores { coverage, fluency, fill, .. } = self.scores;
         (Scores { coverage, fluency, novelty, fill }, rank::total(&self.scores, novelty))
     }
@@ -135,7 +133,7 @@ impl Text {
 /// Sums what the pools dropped.
 pub fn all_dropped(pools: Vec<Pool>) -> Vec<Dropped> {
     let mut sums: BTreeMap<&'static str, usize> = BTreeMap::new();
-    for (reason, count) in pools.into_iter().flat_map(Pool::dropped) {
+    for (reason, count) in pools.into_iter().flat_map(|pool| pool.dropped) {
         *sums.entry(reason).or_default() += count;
     }
     sums.into_iter().map(|(reason, count)| Dropped { reason, count }).collect()

@@ -1,6 +1,8 @@
 //! All black-box tests, in one binary. Each module is a subject; `support` is what they share.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail by panicking")]
 
 mod cli;
+mod decoder;
 mod http_api;
 mod http_server;
 mod openapi;

@@ -1,5 +1,10 @@
 //! The `f32` matrix kernel: R rows x 16 columns over the whole of K, one multiply-add after the other.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterator adapters are compiled without the features and then not inlined: five times slower"
+)]
+
 use super::isa::{Isa, Kind};
 use super::lanes::{LANES, Lanes, Plain};
 #[cfg(target_arch = "x86_64")]

@@ -20,6 +20,8 @@ mod pool;
 mod portable;
 mod rowwise;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use activations::{ActivationKind, Activations};
 pub use aligned::bytes_of;
