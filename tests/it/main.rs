@@ -1,4 +1,7 @@
 //! All black-box tests, in one binary. Each module is a subject; `support` is what they share.
 
+mod hostile_files;
+mod open_models;
 mod sources;
 mod support;
+mod tokenizers_agree;

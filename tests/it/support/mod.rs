@@ -1,3 +1,5 @@
 //! What the tests share.
 
+pub mod hub;
+pub mod model;
 pub mod tiny_model;
