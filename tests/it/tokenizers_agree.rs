@@ -114,3 +114,46 @@ fn the_longest_text_is_tokenized_in_bounded_time_and_a_longer_one_refused() {
         assert!(tokenizer.encode(&format!("{text}too long")).is_err());
     }
 }
+
+/// A SentencePiece vocabulary has scores in GGUF, and Hugging Face derives merges from them; the fixture holds what its
+/// converter made of a random vocabulary, in which many merges compete.
+#[test]
+fn a_sentencepiece_tokenizer_equals_hugging_faces_conversion() {
+    use candle_core::quantized::gguf_file::{self, Value as V};
+
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/sentencepiece.json")).unwrap();
+    let list = |key: &str| fixture[key].as_array().unwrap().clone();
+    let tokens: Vec<V> = list("tokens").iter().map(|t| V::String(t.as_str().unwrap().to_owned())).collect();
+    let scores: Vec<V> = list("scores").iter().map(|s| V::F32(s.as_f64().unwrap() as f32)).collect();
+    let types = (0..tokens.len())
+        .map(|id| {
+            V::I32(match id {
+                0 => 2,
+                1 | 2 => 3,
+                3..=258 => 6,
+                _ => 1,
+            })
+        })
+        .collect();
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("sentencepiece.gguf");
+    let metadata = [
+        ("tokenizer.ggml.model", V::String("llama".to_owned())),
+        ("tokenizer.ggml.tokens", V::Array(tokens)),
+        ("tokenizer.ggml.scores", V::Array(scores)),
+        ("tokenizer.ggml.token_type", V::Array(types)),
+        ("tokenizer.ggml.bos_token_id", V::U32(1)),
+        ("tokenizer.ggml.eos_token_id", V::U32(2)),
+    ];
+    let metadata: Vec<(&str, &V)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    gguf_file::write(&mut std::fs::File::create(&path).unwrap(), &metadata, &[]).unwrap();
+
+    let tokenizer = Tokenizer::from_gguf(Gguf::open(&path).unwrap().metadata()).unwrap();
+    for (text, ids) in list("texts").iter().zip(list("ids")) {
+        let expected: Vec<u32> = serde_json::from_value(ids).unwrap();
+        assert_eq!(tokenizer.encode(text.as_str().unwrap()).unwrap(), expected, "{text}");
+    }
+    assert!(tokenizer.special_tokens().add_bos && tokenizer.is_end(2));
+    let ids = tokenizer.encode("好é a").unwrap();
+    assert_eq!(tokenizer.decode(&ids), " 好é a");
+}
