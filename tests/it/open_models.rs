@@ -171,3 +171,19 @@ fn config_and_weights_of_different_models_are_refused() {
     let message = open(&files(folder(dir.path()))).unwrap_err().to_string();
     assert!(message.contains("different models"), "{message}");
 }
+
+#[test]
+fn a_template_without_a_system_role_gets_its_text_before_the_first_user_message() {
+    use adquill::model::chat_template::{ChatTemplate, ChatTokenizer};
+
+    let tokenizer = open_gguf(&default_model()).vocabulary.tokenizer.clone();
+    let source = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}\
+        [{{ m.role }}] {{ m.content }}\n{% endfor %}";
+    let template = ChatTemplate::new(Some(source), &tokenizer).unwrap();
+    let vocabulary = ChatTokenizer { tokenizer, template };
+    let tokens = vocabulary.encode_chat(&chat(), "").unwrap();
+    let text = vocabulary.tokenizer.decode(&tokens);
+    assert_eq!(text, "[user] You write ads.\n\nSay it in 7 words: 你好 👍🏽\n");
+    let hopeless = ChatTemplate::new(Some("{{ raise_exception('never') }}"), &vocabulary.tokenizer);
+    assert!(hopeless.unwrap_err().to_string().contains("one user message"));
+}
