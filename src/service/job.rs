@@ -67,14 +67,16 @@ impl Job {
         mut request: AdCopyRequest,
         started: Instant,
     ) -> Result<(Self, Option<Round>), AdCopyError> {
-        let target = library.channels.resolve(&request.brief.channel).map_err(|error| {
-            AdCopyError::UnknownChannel { given: error.given, suggestion: error.suggestion }
-        })?;
+        let target = library
+            .channels
+            .resolve(&request.brief.channel)
+            .map_err(|error| AdCopyError::UnknownChannel { given: error.given, suggestion: error.suggestion })?;
         let kit = match &request.brief.brand_kit {
-            Some(id) => library.brand_kits.get(id).cloned().map_err(|error| AdCopyError::UnknownBrandKit {
-                given: error.given,
-                suggestion: error.suggestion,
-            })?,
+            Some(id) => library
+                .brand_kits
+                .get(id)
+                .cloned()
+                .map_err(|error| AdCopyError::UnknownBrandKit { given: error.given, suggestion: error.suggestion })?,
             None => BrandKit::default(),
         };
         if request.brief.brand_kit.is_some() {
@@ -174,8 +176,7 @@ impl Job {
             let (have, wanted) = (pool.len(), self.wanted(field));
             if have < wanted && (self.request.fallback == Fallback::Template || !field.kind.is_written() || have == 0) {
                 let asked = wanted - have + SPARE_COMPOSED;
-                let composed =
-                    self.library.composer.compose(&brief, self.language, field, asked, self.seed);
+                let composed = self.library.composer.compose(&brief, self.language, field, asked, self.seed);
                 pool.add_composed(composed, wanted, field, &judge);
             }
         }
@@ -300,12 +301,7 @@ impl Job {
         }
     }
 
-    fn answer(
-        &self,
-        fields: &[Arc<channel::Field>],
-        pools: Vec<Pool>,
-        tally: &Tally,
-    ) -> Result<AdCopy, AdCopyError> {
+    fn answer(&self, fields: &[Arc<channel::Field>], pools: Vec<Pool>, tally: &Tally) -> Result<AdCopy, AdCopyError> {
         let count = fields.iter().zip(&pools).filter(|(field, _)| field.kind.is_written()).map(|(_, pool)| pool.len());
         let count = count.max().unwrap_or_else(|| pools.iter().map(Pool::len).max().unwrap_or(0)).min(self.request.n);
         if count == 0 {

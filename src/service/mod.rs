@@ -2,5 +2,5 @@
 
 pub mod ad_copy;
 mod job;
-mod pool;
 pub mod library;
+mod pool;

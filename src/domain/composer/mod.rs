@@ -76,7 +76,8 @@ impl Composer {
             Language::En => &self.en,
             Language::Zh => &self.zh,
         };
-        let patterns = groups.iter().filter(|group| group.kinds.contains(&field.kind)).flat_map(|group| &group.patterns);
+        let patterns =
+            groups.iter().filter(|group| group.kinds.contains(&field.kind)).flat_map(|group| &group.patterns);
         let mut order = Order(seed);
         let mut drafts: Vec<Draft> = Vec::new();
         let rotations = brief.product.attributes.len().clamp(1, ROTATIONS);
