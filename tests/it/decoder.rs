@@ -1,9 +1,7 @@
 //! The decoder against candle-transformers on the same weights, and its promises about batches.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use adquill::model::config::{Architecture, DecoderConfig, RopePairing, RopeScaling};
 use adquill::model::decoder::{Decoder, DecoderOptions, LoadError, Precision};
