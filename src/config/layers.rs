@@ -59,7 +59,8 @@ impl Layers {
                 return origin.clone();
             }
             let below = format!("{key}.");
-            if let Some((_, origin)) = self.origins.range(below.clone()..).find(|(found, _)| found.starts_with(&below)) {
+            if let Some((_, origin)) = self.origins.range(below.clone()..).find(|(found, _)| found.starts_with(&below))
+            {
                 return origin.clone();
             }
             match key.rsplit_once('.') {
@@ -138,13 +139,7 @@ fn merge(layers: &mut Layers, prefix: String, value: Value, origin: &Origin) {
     merge_into(base, origins, prefix, value, origin);
 }
 
-fn merge_into(
-    base: &mut Value,
-    origins: &mut BTreeMap<String, Origin>,
-    prefix: String,
-    value: Value,
-    origin: &Origin,
-) {
+fn merge_into(base: &mut Value, origins: &mut BTreeMap<String, Origin>, prefix: String, value: Value, origin: &Origin) {
     match (base, value) {
         (Value::Object(base), Value::Object(members)) => {
             for (name, member) in members {

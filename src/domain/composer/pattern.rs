@@ -96,7 +96,8 @@ impl Pattern {
 
 /// Joins punctuation where a value ends or begins with its own: `.` after `.`, `，` before `。`.
 fn mend(text: &str) -> String {
-    let is_mark = |c: char| matches!(c, '.' | ',' | ':' | ';' | '!' | '?' | '。' | '，' | '：' | '；' | '！' | '？' | '、');
+    let is_mark =
+        |c: char| matches!(c, '.' | ',' | ':' | ';' | '!' | '?' | '。' | '，' | '：' | '；' | '！' | '？' | '、');
     let mut mended = String::with_capacity(text.len());
     for c in text.chars() {
         let previous = mended.chars().next_back();
@@ -120,7 +121,13 @@ mod tests {
 
     #[test]
     fn broken_patterns_are_told() {
-        for (pattern, part) in [("{nmae}", "nmae"), ("{name", "not closed"), ("[x", "not closed"), ("x]", "closes nothing"), ("x}", "unexpected")] {
+        for (pattern, part) in [
+            ("{nmae}", "nmae"),
+            ("{name", "not closed"),
+            ("[x", "not closed"),
+            ("x]", "closes nothing"),
+            ("x}", "unexpected"),
+        ] {
             assert!(Pattern::parse(pattern).unwrap_err().contains(part), "{pattern}");
         }
     }

@@ -93,7 +93,10 @@ fn keeps_its_promise(brief: &Brief, language: Language) -> Result<(), TestCaseEr
             for text in &texts {
                 prop_assert!(field.unit.count(text) <= field.max, "{}.{}: {text}", channel.id, field.name);
                 prop_assert!(!text.contains(['{', '}', '[', ']']), "{text}");
-                prop_assert!(!["..", ",,", "。。", "，，", "，。", " ,", " ."].iter().any(|two| text.contains(two)), "{text}");
+                prop_assert!(
+                    !["..", ",,", "。。", "，，", "，。", " ,", " ."].iter().any(|two| text.contains(two)),
+                    "{text}"
+                );
                 if field.kind.is_written() {
                     let checked = ground.check(text, field);
                     prop_assert!(checked.is_ok(), "{}.{}: {text}: {checked:?}", channel.id, field.name);
