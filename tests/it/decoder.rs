@@ -1,6 +1,5 @@
 //! The decoder against candle-transformers on the same weights, and its promises about batches.
 
-
 use std::collections::HashMap;
 
 use adquill::model::config::{Architecture, DecoderConfig, RopePairing, RopeScaling};

@@ -28,8 +28,15 @@ pub enum ComposerError {
 /// All patterns.
 #[derive(Debug)]
 pub struct Composer {
-    en: Vec<Group>,
-    zh: Vec<Group>,
+    en: Patterns,
+    zh: Patterns,
+}
+
+/// The patterns of one language.
+#[derive(Debug)]
+struct Patterns {
+    groups: Vec<Group>,
+    neutral: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,7 @@ struct File {
     as_of: String,
     #[expect(dead_code, reason = "states the data's origin; read by people")]
     source: String,
+    neutral: Vec<String>,
     group: Vec<GroupData>,
 }
 
@@ -73,12 +81,12 @@ impl Composer {
     /// the brief or the field bans. Empty only when not even a word of the product's name, category, brand or
     /// attributes may stand and fits.
     pub fn compose(&self, brief: &Brief, language: Language, field: &Field, n: usize, seed: u64) -> Vec<String> {
-        let groups = match language {
-            Language::En => &self.en,
-            Language::Zh => &self.zh,
-        };
-        let patterns =
-            groups.iter().filter(|group| group.kinds.contains(&field.kind)).flat_map(|group| &group.patterns);
+        let patterns = self
+            .of(language)
+            .groups
+            .iter()
+            .filter(|group| group.kinds.contains(&field.kind))
+            .flat_map(|group| &group.patterns);
         let banned = Banned::new(brief, field);
         let mut order = Order(seed);
         let mut drafts: Vec<Draft> = Vec::new();
@@ -103,7 +111,26 @@ impl Composer {
             texts = last_resort(brief, field, &banned);
             texts.truncate(n);
         }
+        if texts.is_empty() && field.kind.is_written() {
+            // The field asks for more than a bare name gives.
+            let colon = if language == Language::Zh { "：" } else { ": " };
+            let named = self.neutral(language).iter().map(|line| format!("{}{colon}{line}", brief.product.name));
+            texts = named.filter(|text| fits(text, field)).take(n).collect();
+        }
         texts
+    }
+
+    /// Lines that name nothing, shortest first: the last word where the checks refuse every text about the product,
+    /// e.g. because its name is a banned term.
+    pub fn neutral(&self, language: Language) -> &[String] {
+        &self.of(language).neutral
+    }
+
+    fn of(&self, language: Language) -> &Patterns {
+        match language {
+            Language::En => &self.en,
+            Language::Zh => &self.zh,
+        }
     }
 }
 
@@ -242,7 +269,7 @@ impl Order {
     }
 }
 
-fn load(file: &'static str, content: &str) -> Result<Vec<Group>, ComposerError> {
+fn load(file: &'static str, content: &str) -> Result<Patterns, ComposerError> {
     let data: File = toml::from_str(content).map_err(|error: toml::de::Error| {
         let start = error.span().unwrap_or_default().start;
         let line = content.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
@@ -251,13 +278,11 @@ fn load(file: &'static str, content: &str) -> Result<Vec<Group>, ComposerError> 
     let parse = |pattern: &String| {
         Pattern::parse(pattern).map_err(|reason| ComposerError::Pattern { file, pattern: pattern.clone(), reason })
     };
-    data.group
-        .iter()
-        .map(|group| {
-            let patterns = group.patterns.iter().map(parse).collect::<Result<_, _>>()?;
-            Ok(Group { kinds: group.kinds.clone(), patterns })
-        })
-        .collect()
+    let group = |group: &GroupData| {
+        let patterns = group.patterns.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Group { kinds: group.kinds.clone(), patterns })
+    };
+    Ok(Patterns { groups: data.group.iter().map(group).collect::<Result<_, _>>()?, neutral: data.neutral })
 }
 
 #[cfg(test)]
