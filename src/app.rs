@@ -12,7 +12,7 @@ use crate::engine::{self, Engine, EngineHandle, Loaded};
 use crate::http::{AppState, Drain, Server, admin_router, router};
 use crate::model::decoder::{Decoder, DecoderOptions, Precision};
 use crate::model::open::open;
-use crate::model::source::{self, Cache, ModelFiles, fetch, known_models};
+use crate::model::source::{self, Cache, KnownModel, ModelFiles, fetch, known_models};
 use crate::service::ad_copy::AdCopyService;
 use crate::service::library::Library;
 use crate::shutdown;
@@ -82,14 +82,15 @@ fn load(models: &source::Config, engine: &engine::Config) -> anyhow::Result<Load
     };
     let decoder = Decoder::load(&opened.config, opened.weights.as_ref(), options)
         .with_context(|| format!("the model {source} cannot be used"))?;
+    let known = known(&source, &files);
     let info = ModelInfo {
-        id: model_id(&source, &files),
+        id: known.map_or_else(|| file_id(&files), |model| model.id.clone()),
         architecture: opened.config.architecture.as_str().to_owned(),
         quantization: opened.quantization.clone(),
         parameters: opened.parameters,
         context_length: opened.config.context_length,
         vocab_size: opened.config.vocab_size,
-        languages: languages(&source),
+        languages: known.map(|model| model.languages.clone()).unwrap_or_default(),
         source: files.source.clone(),
         sha256: files.sha256.clone(),
     };
@@ -97,26 +98,18 @@ fn load(models: &source::Config, engine: &engine::Config) -> anyhow::Result<Load
     Ok(Loaded { model: Box::new(decoder), vocabulary: opened.vocabulary, info })
 }
 
-/// The id of a known model, else the weights' file name without its ending, in lower case.
-fn model_id(source: &source::ModelSource, files: &ModelFiles) -> String {
+/// The entry of the list of known models: by source, or by content wherever the file came from.
+fn known(source: &source::ModelSource, files: &ModelFiles) -> Option<&'static KnownModel> {
     let name = source.origin.to_string();
-    let known = known_models().ok().and_then(|models| models.iter().find(|model| model.source == name));
-    if let Some(model) = known {
-        return model.id.clone();
-    }
-    let stem = files
-        .format
-        .weights()
-        .first()
-        .and_then(|path| path.file_stem())
-        .map(|stem| stem.to_string_lossy().to_lowercase());
-    stem.unwrap_or_else(|| "model".to_owned())
+    let models = known_models().ok()?;
+    models.iter().find(|model| model.source == name || model.sha256.as_deref() == Some(files.sha256.as_str()))
 }
 
-fn languages(source: &source::ModelSource) -> Vec<String> {
-    let name = source.origin.to_string();
-    let known = known_models().ok().and_then(|models| models.iter().find(|model| model.source == name));
-    known.map(|model| model.languages.clone()).unwrap_or_default()
+/// The weights' file name without its ending, in lower case: the id of a model that is not known.
+fn file_id(files: &ModelFiles) -> String {
+    let weights = files.format.weights();
+    let stem = weights.first().and_then(|path| path.file_stem());
+    stem.map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().to_lowercase())
 }
 
 /// Ends the service when the model cannot be loaded: an orchestrator restarts it, a person reads why.

@@ -125,6 +125,11 @@ impl Prompts {
         }
     }
 
+    /// The answers that the examples of a language show.
+    pub fn answers(&self, language: Language) -> impl Iterator<Item = &str> {
+        self.layout(language).examples.iter().map(|example| example.text.as_str())
+    }
+
     /// What to sample a field with.
     pub fn sampling(&self, language: Language, kind: FieldKind) -> SamplingDefaults {
         let sampling = &self.layout(language).sampling;

@@ -14,6 +14,7 @@ use crate::domain::brand_kit::BrandKit;
 use crate::domain::brief::Language;
 use crate::domain::channel::{self, Target};
 use crate::domain::check::Ground;
+use crate::domain::check::similar::Shape;
 use crate::domain::rank::Facts;
 use crate::engine::request::{
     Candidate, ChatMessage, FinishReason, GenerationError, GenerationEvent, GenerationRequest, Generator, Refusal,
@@ -150,6 +151,7 @@ impl Job {
             language: self.language,
             ground: Ground::new(&brief, &kit_facts, self.language, &library.claims),
             facts: Facts::of(&brief, &kit_facts),
+            examples: library.prompts.answers(self.language).map(Shape::of).collect(),
         };
         let mut pools: Vec<Pool> = fields.iter().map(|_| Pool::default()).collect();
         let mut tally = Tally::default();

@@ -17,6 +17,27 @@ pub struct Judge<'a> {
     pub language: Language,
     pub ground: Ground<'a>,
     pub facts: Facts,
+    /// The answers that the prompt shows; a small model may repeat them.
+    pub examples: Vec<Shape>,
+}
+
+/// A text this like an example of the prompt repeats it.
+const ECHO: f32 = 0.4;
+
+impl Judge<'_> {
+    /// What is asked of a model's text beyond the checks of every text.
+    fn judge_model_text(&self, text: String) -> Result<String, Rejection> {
+        if !self.ground.is_on_topic(&text) {
+            return Err(Rejection::OffTopic);
+        }
+        if self.ground.invents_name(&text) {
+            return Err(Rejection::Ungrounded);
+        }
+        if Shape::of(&text).nearest(self.examples.iter()) >= ECHO {
+            return Err(Rejection::ExampleEcho);
+        }
+        Ok(text)
+    }
 }
 
 /// One usable text.
@@ -53,9 +74,7 @@ impl Pool {
         for candidate in candidates {
             let finished = candidate.finish_reason == FinishReason::Stop;
             let cleaned = clean(&candidate.text, finished, field, judge.language, &judge.ground);
-            let on_topic = cleaned
-                .and_then(|text| if judge.ground.is_on_topic(&text) { Ok(text) } else { Err(Rejection::OffTopic) });
-            match on_topic {
+            match cleaned.and_then(|text| judge.judge_model_text(text)) {
                 Ok(text) => {
                     let logprob = Some(candidate.mean_logprob);
                     self.add(text, Source::Model, logprob, candidate.finish_reason, field, judge);

@@ -8,7 +8,7 @@ pub mod similar;
 
 use super::brief::{Brief, Language};
 use super::channel::{Field, Forbidden};
-use super::text::{find_term, fold, is_emoji, is_han, is_latin, skeleton, stem, words};
+use super::text::{find_term, fold, is_emoji, is_han, is_latin, is_sentence_end, skeleton, stem, words};
 use claims::{Claims, UnmadeClaims};
 use numbers::Numbers;
 
@@ -29,6 +29,8 @@ pub enum Rejection {
     WrongLanguage,
     /// It shares no word with the brief.
     OffTopic,
+    /// It repeats an example of the prompt.
+    ExampleEcho,
     NearDuplicate,
 }
 
@@ -48,6 +50,7 @@ impl Rejection {
             Self::Ungrounded => "ungrounded",
             Self::WrongLanguage => "wrong_language",
             Self::OffTopic => "off_topic",
+            Self::ExampleEcho => "example_echo",
             Self::NearDuplicate => "near_duplicate",
         }
     }
@@ -127,6 +130,28 @@ impl<'a> Ground<'a> {
                 brief.is_empty() || pairs(&of_text).iter().any(|pair| brief.contains(pair))
             }
         }
+    }
+
+    /// Whether an English text names something that the brief does not: a word with a capital within a sentence. Texts
+    /// that capitalize most words (headlines) are not judged.
+    pub fn invents_name(&self, text: &str) -> bool {
+        if self.language != Language::En {
+            return false;
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let has_capital = |word: &&str| word.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase);
+        if words.iter().filter(|word| has_capital(word)).count() * 2 > words.len() {
+            return false;
+        }
+        words.windows(2).any(|pair| {
+            let begins_sentence =
+                pair[0].ends_with(|c: char| is_sentence_end(c) || matches!(c, ':' | '"' | '“' | '–' | '-'));
+            let name: String = pair[1].chars().filter(|c| c.is_alphanumeric()).collect();
+            !begins_sentence
+                && has_capital(&pair[1])
+                && name != "I"
+                && !self.holds(pair[1].trim_matches(|c: char| !c.is_alphanumeric()))
+        })
     }
 
     /// Whether a URL of the text stands in the brief.
