@@ -2,6 +2,7 @@
 //!
 //! The rooms of the house and who may use whom are described in `src/ARCHITECTURE.md`.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;
@@ -9,4 +10,5 @@ pub mod engine;
 pub mod http;
 pub mod model;
 pub mod service;
+pub mod shutdown;
 pub mod telemetry;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `adquill` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    adquill::cli::run()
+}

@@ -39,7 +39,7 @@ pub struct Audience {
 }
 
 /// Everything that shapes the text. Strings are NFC, trimmed, without control characters, and bounded by the edge.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Brief {
     pub product: Product,
     pub audience: Audience,

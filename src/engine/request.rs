@@ -134,7 +134,7 @@ pub enum Refusal {
     Draining,
     #[error("the prompt has {tokens} tokens, at most {limit} fit")]
     PromptTooLong { tokens: usize, limit: usize },
-    #[error("the prompt cannot be rendered: {reason}")]
+    #[error("the request cannot be run: {reason}")]
     Prompt { reason: String },
 }
 

@@ -69,3 +69,18 @@ pub struct DecoderConfig {
     /// Attention sees at most this many past tokens (mistral); `None`: all.
     pub sliding_window: Option<usize>,
 }
+
+/// The largest hyperparameters that readers accept; far above any model that runs on one machine, low enough that
+/// products of two of them fit every integer in use.
+#[derive(Debug)]
+pub struct Limits;
+
+impl Limits {
+    pub const LAYERS: usize = 512;
+    pub const HIDDEN: usize = 65_536;
+    pub const INTERMEDIATE: usize = 524_288;
+    pub const HEADS: usize = 1024;
+    pub const HEAD_DIM: usize = 1024;
+    pub const VOCAB: usize = 1_000_000;
+    pub const CONTEXT: usize = 1 << 20;
+}

