@@ -75,8 +75,7 @@ pub fn fetch_with(
     if let Some(expected) = pin
         && let Some(file) = staged.iter().find(|file| file.sha256 != expected)
     {
-        let (path, found) = (file.path.clone(), file.sha256.clone());
-        return Err(SourceError::Checksum { path, expected, found });
+        return Err(SourceError::Checksum { path: file.path.clone(), expected, found: file.sha256.clone() });
     }
     let record = publish(source, &place, &lock, staged)?;
     model_files(source, &place.folder, &record).ok_or_else(|| incomplete(source))

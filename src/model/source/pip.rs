@@ -199,7 +199,7 @@ fn failure(package: String, staging: &Path, stderr: &str) -> SourceError {
     let hint = if no_network.iter().any(|sign| stderr.contains(sign)) {
         "check the network, the proxy (HTTPS_PROXY) and the index that pip uses (PIP_INDEX_URL)"
     } else {
-        "check the package, its version and the index that pip uses (PIP_INDEX_URL)"
+        "check the package, its version, the network and the index that pip uses (PIP_INDEX_URL)"
     };
     SourceError::Pip { package, stderr: last_lines(stderr), hint }
 }
