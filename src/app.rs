@@ -104,7 +104,12 @@ fn model_id(source: &source::ModelSource, files: &ModelFiles) -> String {
     if let Some(model) = known {
         return model.id.clone();
     }
-    let stem = files.format.weights().first().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().to_lowercase());
+    let stem = files
+        .format
+        .weights()
+        .first()
+        .and_then(|path| path.file_stem())
+        .map(|stem| stem.to_string_lossy().to_lowercase());
     stem.unwrap_or_else(|| "model".to_owned())
 }
 

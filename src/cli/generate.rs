@@ -87,7 +87,11 @@ pub async fn run(args: GenerateArgs, service: &AdCopyService) -> anyhow::Result<
             let length = &field.length;
             writeln!(out, "{}", field.text)?;
             let by = source_name(variant.source);
-            writeln!(out, "    {} {}/{} {}, by {by}, score {:.2}", field.name, length.count, length.max, length.unit, variant.score)?;
+            writeln!(
+                out,
+                "    {} {}/{} {}, by {by}, score {:.2}",
+                field.name, length.count, length.max, length.unit, variant.score
+            )?;
         }
     }
     Ok(())

@@ -27,7 +27,13 @@ const LOAD_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Writes marketing text with a language model on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "adquill", version, about, max_term_width = 100, after_help = "Settings: defaults < file < environment (ADQUILL_<SECTION>__<KEY>) < flags. `adquill config` prints them.")]
+#[command(
+    name = "adquill",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Settings: defaults < file < environment (ADQUILL_<SECTION>__<KEY>) < flags. `adquill config` prints them."
+)]
 struct Cli {
     /// Settings file (TOML); also by the variable ADQUILL_CONFIG.
     #[arg(long, global = true, value_name = "FILE")]

@@ -53,20 +53,12 @@ pub(super) struct Layers {
 impl Layers {
     /// The origin of a key, or of the setting that holds it.
     pub(super) fn origin(&self, key: &str) -> Origin {
-        let mut key = key;
-        loop {
-            if let Some(origin) = self.origins.get(key) {
-                return origin.clone();
-            }
-            let below = format!("{key}.");
-            if let Some((_, origin)) = self.origins.range(below.clone()..).find(|(found, _)| found.starts_with(&below)) {
-                return origin.clone();
-            }
-            match key.rsplit_once('.') {
-                Some((parent, _)) => key = parent,
-                None => return Origin::Default,
-            }
+        let below = format!("{key}.");
+        if let Some((_, origin)) = self.origins.range(below.clone()..).find(|(found, _)| found.starts_with(&below)) {
+            return origin.clone();
         }
+        let holders = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(parent, _)| parent));
+        holders.filter_map(|key| self.origins.get(key)).next().cloned().unwrap_or(Origin::Default)
     }
 
     pub(super) fn settings(&self) -> Vec<Setting> {
@@ -138,13 +130,7 @@ fn merge(layers: &mut Layers, prefix: String, value: Value, origin: &Origin) {
     merge_into(base, origins, prefix, value, origin);
 }
 
-fn merge_into(
-    base: &mut Value,
-    origins: &mut BTreeMap<String, Origin>,
-    prefix: String,
-    value: Value,
-    origin: &Origin,
-) {
+fn merge_into(base: &mut Value, origins: &mut BTreeMap<String, Origin>, prefix: String, value: Value, origin: &Origin) {
     match (base, value) {
         (Value::Object(base), Value::Object(members)) => {
             for (name, member) in members {

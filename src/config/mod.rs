@@ -167,7 +167,10 @@ mod tests {
         assert_eq!(effective.config.http.addr, "127.0.0.1:2".parse().unwrap());
         assert_eq!(effective.config.http.max_connections, 7);
         assert_eq!(effective.config.engine.threads, 4);
-        assert_eq!(setting(&effective, "http.addr"), ("\"127.0.0.1:2\"".into(), "environment ADQUILL_HTTP__ADDR".into()));
+        assert_eq!(
+            setting(&effective, "http.addr"),
+            ("\"127.0.0.1:2\"".into(), "environment ADQUILL_HTTP__ADDR".into())
+        );
         assert!(setting(&effective, "http.max_connections").1.starts_with("file "));
         assert_eq!(setting(&effective, "engine.threads").1, "flag");
         assert_eq!(setting(&effective, "engine.kv_tokens").1, "default");

@@ -10,26 +10,93 @@ use super::text::{fold, is_emoji, is_han, is_sentence_end, single_line};
 const LEAST_SHARE: f32 = 0.3;
 /// Labels that models put before a text, folded; a colon follows.
 const LABELS: &[&str] = &[
-    "headline", "title", "ad", "ad copy", "ad text", "ad headline", "google ad headline", "description", "copy", "text",
-    "output", "answer", "response", "subject", "subject line", "email subject", "body", "post", "caption", "tagline",
-    "slogan", "assistant", "标题", "文案", "广告", "广告文案", "广告语", "描述", "正文", "主题", "输出", "答案",
+    "headline",
+    "title",
+    "ad",
+    "ad copy",
+    "ad text",
+    "ad headline",
+    "google ad headline",
+    "description",
+    "copy",
+    "text",
+    "output",
+    "answer",
+    "response",
+    "subject",
+    "subject line",
+    "email subject",
+    "body",
+    "post",
+    "caption",
+    "tagline",
+    "slogan",
+    "assistant",
+    "标题",
+    "文案",
+    "广告",
+    "广告文案",
+    "广告语",
+    "描述",
+    "正文",
+    "主题",
+    "输出",
+    "答案",
 ];
 /// Lines of the prompt that a model repeats instead of answering.
 const PROMPT_LABELS: &[&str] = &[
-    "format", "tone", "product", "facts", "audience", "must include", "industry", "voice", "格式", "语气", "产品", "事实",
-    "人群", "必须包含", "行业",
+    "format",
+    "tone",
+    "product",
+    "facts",
+    "audience",
+    "must include",
+    "industry",
+    "voice",
+    "格式",
+    "语气",
+    "产品",
+    "事实",
+    "人群",
+    "必须包含",
+    "行业",
 ];
 /// A model that talks about itself or its task, folded.
 const ASSISTANT_TALK: &[&str] = &[
-    "as an ai", "i'm sorry", "i am sorry", "i cannot", "i can't", "i apologize", "language model", "here is a", "here's a",
-    "here are", "sure,", "sure!", "certainly", "of course!", "let me know", "i hope this", "feel free to", "your prompt",
-    "作为ai", "作为一个", "作为人工智能", "抱歉", "对不起", "好的，", "当然可以", "以下是", "希望这", "请问您",
+    "as an ai",
+    "i'm sorry",
+    "i am sorry",
+    "i cannot",
+    "i can't",
+    "i apologize",
+    "language model",
+    "here is a",
+    "here's a",
+    "here are",
+    "sure,",
+    "sure!",
+    "certainly",
+    "of course!",
+    "let me know",
+    "i hope this",
+    "feel free to",
+    "your prompt",
+    "作为ai",
+    "作为一个",
+    "作为人工智能",
+    "抱歉",
+    "对不起",
+    "好的，",
+    "当然可以",
+    "以下是",
+    "希望这",
+    "请问您",
 ];
 /// English words that cannot end a text.
 const DANGLING: &[&str] = &[
-    "a", "an", "and", "are", "as", "at", "but", "by", "for", "from", "has", "have", "in", "into", "is", "its", "of", "on",
-    "or", "our", "so", "than", "that", "the", "their", "this", "to", "under", "up to", "was", "when", "which", "while",
-    "who", "with", "your",
+    "a", "an", "and", "are", "as", "at", "but", "by", "for", "from", "has", "have", "in", "into", "is", "its", "of",
+    "on", "or", "our", "so", "than", "that", "the", "their", "this", "to", "under", "up to", "was", "when", "which",
+    "while", "who", "with", "your",
 ];
 
 /// Cleans one text. `finished`: the model ended it by itself. A text over the limit is cut back to whole sentences or
@@ -96,7 +163,8 @@ fn strip_frame(text: &str) -> String {
         {
             text = rest.trim_start();
         }
-        for (open, close) in [('"', '"'), ('“', '”'), ('「', '」'), ('\'', '\''), ('‘', '’'), ('《', '》'), ('`', '`')] {
+        for (open, close) in [('"', '"'), ('“', '”'), ('「', '」'), ('\'', '\''), ('‘', '’'), ('《', '》'), ('`', '`')]
+        {
             if let Some(inner) = text.strip_prefix(open) {
                 match inner.strip_suffix(close) {
                     Some(inner) if !inner.contains([open, close]) => text = inner.trim(),
@@ -215,7 +283,10 @@ fn dangles(text: &str, language: Language) -> bool {
         return true;
     }
     language == Language::En
-        && trimmed.rsplit(|c: char| !(c.is_alphanumeric() || c == '\'')).next().is_some_and(|word| DANGLING.contains(&word))
+        && trimmed
+            .rsplit(|c: char| !(c.is_alphanumeric() || c == '\''))
+            .next()
+            .is_some_and(|word| DANGLING.contains(&word))
 }
 
 /// Whether a text that was stopped from outside may pass as whole: it ends with a mark, or is a headline.
@@ -245,7 +316,11 @@ mod tests {
 
     fn cleaned_as(raw: &str, finished: bool, channel: &str, language: Language) -> Result<String, Rejection> {
         let brief = Brief {
-            product: Product { name: "TrailLite 40".into(), attributes: vec!["waterproof".into()], ..Product::default() },
+            product: Product {
+                name: "TrailLite 40".into(),
+                attributes: vec!["waterproof".into()],
+                ..Product::default()
+            },
             ..Brief::default()
         };
         let claims = Claims::embedded().unwrap();
@@ -275,7 +350,9 @@ mod tests {
 
     #[test]
     fn assistant_talk_and_prompt_echoes_are_refused() {
-        for raw in ["Sure! Here it is", "I'm sorry, but I cannot", "As an AI model", "Tone: friendly", "Here is a headline"] {
+        for raw in
+            ["Sure! Here it is", "I'm sorry, but I cannot", "As an AI model", "Tone: friendly", "Here is a headline"]
+        {
             assert_eq!(cleaned(raw), Err(Rejection::AssistantTalk), "{raw}");
         }
         assert_eq!(cleaned_as("以下是文案", true, "banner", Language::Zh), Err(Rejection::AssistantTalk));
@@ -285,7 +362,10 @@ mod tests {
     #[test]
     fn an_unfinished_tail_is_cut_back_or_refused() {
         let line = |raw| cleaned_as(raw, false, "google_rsa.description", Language::En);
-        assert_eq!(line("Dry gear on wet trails, all day. It also has the").as_deref(), Ok("Dry gear on wet trails, all day."));
+        assert_eq!(
+            line("Dry gear on wet trails, all day. It also has the").as_deref(),
+            Ok("Dry gear on wet trails, all day.")
+        );
         assert_eq!(line("Dry gear for the"), Err(Rejection::Unfinished));
         assert_eq!(cleaned("Dry gear with the"), Err(Rejection::Unfinished));
     }

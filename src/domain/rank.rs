@@ -115,7 +115,10 @@ mod tests {
 
     #[test]
     fn facts_are_found_in_other_words_order_and_spelling() {
-        assert_eq!(facts().used("Waterproof, with a warranty of 3 years, at $89"), ["waterproof", "3-year warranty", "$89"]);
+        assert_eq!(
+            facts().used("Waterproof, with a warranty of 3 years, at $89"),
+            ["waterproof", "3-year warranty", "$89"]
+        );
         assert_eq!(facts().used("Just a pack"), Vec::<String>::new());
     }
 

@@ -245,3 +245,71 @@ impl serde_json::ser::Formatter for PythonFormatter {
         writer.write_all(b": ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(source: &str) -> ChatTemplate {
+        let environment = environment(source).unwrap();
+        ChatTemplate { environment, bos_token: "<s>".into(), eos_token: "</s>".into(), merge_system: false }
+    }
+
+    fn render(source: &str, content: &str) -> Result<String, Error> {
+        template(source).render(&[Message { role: "user", content }])
+    }
+
+    #[test]
+    fn chatml_opens_the_assistants_turn() {
+        assert_eq!(render(CHATML, "Hi").unwrap(), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    }
+
+    #[test]
+    fn plain_paragraphs_name_the_speaker() {
+        assert_eq!(render(PLAIN, "Hi").unwrap(), "User: Hi\n\nAssistant:");
+    }
+
+    #[test]
+    fn contents_are_data_and_not_escaped() {
+        assert!(render(CHATML, "{{ 7 * 7 }} <b>&").unwrap().contains("{{ 7 * 7 }} <b>&"));
+    }
+
+    #[test]
+    fn blocks_are_trimmed_and_python_methods_work_as_in_transformers() {
+        let source = "{% for message in messages %}\n  {% if true %}\n{{ message['content'].strip() }}{{ eos_token }}\n  {% endif %}\n{% endfor %}\n";
+        assert_eq!(render(source, " a ").unwrap(), "a</s>\n");
+    }
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        assert_eq!(
+            render("{{ {'a': [1, 2], 'b': messages[0].content} | tojson }}", "<好>").unwrap(),
+            r#"{"a": [1, 2], "b": "<好>"}"#
+        );
+        assert_eq!(render("{{ [1] | tojson(indent=2) }}", "").unwrap(), "[\n  1\n]");
+    }
+
+    #[test]
+    fn a_date_is_the_same_every_day() {
+        assert_eq!(render("{{ strftime_now('%d %b %Y') }}", "").unwrap(), "26 Jul 2024");
+        assert!(render("{{ strftime_now('%!') }}", "").is_err());
+    }
+
+    #[test]
+    fn an_endless_template_runs_out_of_fuel() {
+        let source = "{% for a in range(99999) %}{% for b in range(99999) %}{{ b }}{% endfor %}{% endfor %}";
+        assert_eq!(render(source, "").unwrap_err().kind(), ErrorKind::OutOfFuel);
+        assert_eq!(render("{{ 'x' * 1000000000 }}", "").unwrap_err().kind(), ErrorKind::OutOfFuel);
+    }
+
+    #[test]
+    fn the_template_in_a_config_is_a_string_or_the_default_of_a_list() {
+        let find = |json: &str| template_in_config(json).unwrap();
+        assert_eq!(find(r#"{"chat_template": "a"}"#).as_deref(), Some("a"));
+        let list =
+            r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
+        assert_eq!(find(list).as_deref(), Some("d"));
+        assert_eq!(find("{}"), None);
+        assert!(template_in_config("{").is_err());
+    }
+}

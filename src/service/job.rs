@@ -67,14 +67,16 @@ impl Job {
         mut request: AdCopyRequest,
         started: Instant,
     ) -> Result<(Self, Option<Round>), AdCopyError> {
-        let target = library.channels.resolve(&request.brief.channel).map_err(|error| {
-            AdCopyError::UnknownChannel { given: error.given, suggestion: error.suggestion }
-        })?;
+        let target = library
+            .channels
+            .resolve(&request.brief.channel)
+            .map_err(|error| AdCopyError::UnknownChannel { given: error.given, suggestion: error.suggestion })?;
         let kit = match &request.brief.brand_kit {
-            Some(id) => library.brand_kits.get(id).cloned().map_err(|error| AdCopyError::UnknownBrandKit {
-                given: error.given,
-                suggestion: error.suggestion,
-            })?,
+            Some(id) => library
+                .brand_kits
+                .get(id)
+                .cloned()
+                .map_err(|error| AdCopyError::UnknownBrandKit { given: error.given, suggestion: error.suggestion })?,
             None => BrandKit::default(),
         };
         if request.brief.brand_kit.is_some() {
@@ -166,25 +168,28 @@ impl Job {
                 round = self.submit_round(number, &have).ok();
             }
         }
-        let written: usize = pools.iter().map(Pool::len).sum();
-        if self.request.fallback == Fallback::None && written == 0 {
+        let mut written = fields.iter().zip(&pools).filter(|(field, _)| field.kind.is_written());
+        if self.request.fallback == Fallback::None && written.any(|(_, pool)| pool.len() == 0) {
             return Some(Err(self.nothing_written(&tally)));
         }
         for (field, pool) in fields.iter().zip(&mut pools) {
             let (have, wanted) = (pool.len(), self.wanted(field));
-            if have < wanted && (self.request.fallback == Fallback::Template || !field.kind.is_written() || have == 0) {
-                let asked = wanted - have + SPARE_COMPOSED;
-                let composed =
-                    self.library.composer.compose(&brief, self.language, field, asked, self.seed);
+            if have < wanted && (self.request.fallback == Fallback::Template || !field.kind.is_written()) {
+                let (composer, asked) = (&self.library.composer, wanted - have + SPARE_COMPOSED);
+                let composed = composer.compose(&brief, self.language, field, asked, self.seed);
                 pool.add_composed(composed, wanted, field, &judge);
+                if pool.len() == 0 && field.kind.is_written() {
+                    pool.add_composed(composer.neutral(self.language).to_vec(), 1, field, &judge);
+                }
             }
         }
         Some(self.answer(&fields, pools, &tally))
     }
 
-    /// Texts to gather for a field: one for each variant.
+    /// Texts to gather for a field: one for each variant, and in a set no fewer than the channel asks for.
     fn wanted(&self, field: &channel::Field) -> usize {
-        if field.kind.is_written() { self.request.n } else { 1 }
+        let least = if self.target.is_set() { field.items_min } else { 1 };
+        if field.kind.is_written() { self.request.n.max(least) } else { 1 }
     }
 
     fn nothing_written(&self, tally: &Tally) -> AdCopyError {
@@ -300,12 +305,7 @@ impl Job {
         }
     }
 
-    fn answer(
-        &self,
-        fields: &[Arc<channel::Field>],
-        pools: Vec<Pool>,
-        tally: &Tally,
-    ) -> Result<AdCopy, AdCopyError> {
+    fn answer(&self, fields: &[Arc<channel::Field>], pools: Vec<Pool>, tally: &Tally) -> Result<AdCopy, AdCopyError> {
         let count = fields.iter().zip(&pools).filter(|(field, _)| field.kind.is_written()).map(|(_, pool)| pool.len());
         let count = count.max().unwrap_or_else(|| pools.iter().map(Pool::len).max().unwrap_or(0)).min(self.request.n);
         if count == 0 {
@@ -319,7 +319,7 @@ impl Job {
             };
             fields.iter().zip(&pools).map(texts).collect()
         });
-        let by_model = variants.iter().any(|variant| variant.source == Source::Model);
+        let by_model = pools.iter().flat_map(Pool::texts).any(|text| text.source == Source::Model);
         let model = self.generator.model().filter(|_| by_model).map_or_else(|| NO_MODEL.to_owned(), |model| model.id);
         Ok(AdCopy {
             id: format!("gen_{}", Uuid::now_v7().simple()),
@@ -373,7 +373,9 @@ fn variant(number: usize, fields: &[Arc<channel::Field>], pools: &[Pool]) -> Var
         }
     }
     let texts = || chosen.iter().map(|(_, texts, index)| &texts[*index]);
-    let by_model = texts().any(|text| text.source == Source::Model);
+    // What is copied from the brief has no author; one composed text makes the whole a template's.
+    let mut written = chosen.iter().filter(|(field, _, _)| field.kind.is_written()).peekable();
+    let by_model = written.peek().is_some() && written.all(|(_, texts, index)| texts[*index].source == Source::Model);
     Variant {
         id: format!("var_{}", Uuid::now_v7().simple()),
         fields: chosen.iter().map(|(field, texts, index)| texts[*index].field(field)).collect(),

@@ -53,9 +53,8 @@ impl Pool {
         for candidate in candidates {
             let finished = candidate.finish_reason == FinishReason::Stop;
             let cleaned = clean(&candidate.text, finished, field, judge.language, &judge.ground);
-            let on_topic = cleaned.and_then(|text| {
-                if judge.ground.is_on_topic(&text) { Ok(text) } else { Err(Rejection::OffTopic) }
-            });
+            let on_topic = cleaned
+                .and_then(|text| if judge.ground.is_on_topic(&text) { Ok(text) } else { Err(Rejection::OffTopic) });
             match on_topic {
                 Ok(text) => {
                     let logprob = Some(candidate.mean_logprob);
@@ -97,8 +96,7 @@ impl Pool {
         }
         let facts_used = judge.facts.used(&text);
         let fill = field.unit.fill(&text, field.max, judge.language);
-        let scores =
-            rank::scores(&text, facts_used.len(), &judge.facts, &judge.brief.keywords, mean_logprob, fill);
+        let scores = rank::scores(&text, facts_used.len(), &judge.facts, &judge.brief.keywords, mean_logprob, fill);
         self.texts.push(Text { text, source, facts_used, finish_reason, scores, shape });
     }
 

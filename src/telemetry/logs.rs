@@ -33,7 +33,11 @@ pub enum Format {
 #[derive(Debug, Error)]
 pub enum LogError {
     #[error("log.filter {given:?} cannot be read; give a level, or `target=level` pairs separated by commas")]
-    Filter { given: String, #[source] source: tracing_subscriber::filter::ParseError },
+    Filter {
+        given: String,
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
     #[error("a log was installed before")]
     Installed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,9 +1,6 @@
 //! The decoder against candle-transformers on the same weights, and its promises about batches.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
-
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use adquill::model::config::{Architecture, DecoderConfig, RopePairing, RopeScaling};
 use adquill::model::decoder::{Decoder, DecoderOptions, LoadError, Precision};
@@ -16,6 +13,7 @@ use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::{llama, mistral, quantized_llama, qwen2, qwen3};
 
 use crate::support::memory_weights::MemoryWeights;
+use crate::support::model::default_model;
 use crate::support::tiny_model::{NamedTensor, TinyModel};
 
 const EPS: f32 = 1e-5;
@@ -482,10 +480,6 @@ fn hostile_weights_and_options_end_in_clear_errors() {
 }
 
 /// The default model's file.
-fn real_model() -> PathBuf {
-    std::env::var_os("ADQUILL_TEST_MODEL").expect("ADQUILL_TEST_MODEL names the default model's GGUF file").into()
-}
-
 /// A file's tensors as `f32`, with q and k rows back in Hugging Face's order.
 fn dequantized(gguf: &Gguf, config: &DecoderConfig) -> Vec<NamedTensor> {
     let names: Vec<String> = gguf.tensors().map(|(name, _)| name.to_owned()).collect();
@@ -516,7 +510,7 @@ fn halves(data: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
 
 #[test]
 fn the_real_model_in_f32_says_what_candle_says_for_64_tokens_on_20_prompts() {
-    let gguf = Gguf::open(&real_model()).unwrap();
+    let gguf = Gguf::open(&default_model()).unwrap();
     let config = gguf.decoder_config().unwrap();
     let vocab = config.vocab_size;
     let mut ours = Decoder::load(&config, &gguf, options(Precision::F32, 20 * 8)).unwrap();
@@ -588,7 +582,7 @@ fn the_real_model_in_f32_says_what_candle_says_for_64_tokens_on_20_prompts() {
 
 #[test]
 fn the_real_model_packed_is_as_close_to_f32_as_candles_quantized_llama() {
-    let path = real_model();
+    let path = default_model();
     let gguf = Gguf::open(&path).unwrap();
     let config = gguf.decoder_config().unwrap();
     let vocab = config.vocab_size;

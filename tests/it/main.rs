@@ -3,9 +3,12 @@
 
 mod cli;
 mod decoder;
+mod hostile_files;
 mod http_api;
 mod http_server;
+mod open_models;
 mod openapi;
 mod serve;
 mod sources;
 mod support;
+mod tokenizers_agree;

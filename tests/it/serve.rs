@@ -84,7 +84,8 @@ fn a_stream_sends_tokens_then_checked_variants_then_done() {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         response.text().await.unwrap()
     });
-    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ").or(line.strip_prefix("event:"))).collect();
+    let names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("event: ").or(line.strip_prefix("event:"))).collect();
     assert!(names.contains(&"token"), "{text}");
     assert_eq!(names.iter().filter(|name| **name == "variant").count(), 3, "{text}");
     assert_eq!(names.last(), Some(&"done"), "{text}");
@@ -137,11 +138,20 @@ fn hostile(dice: &mut Dice) -> (String, Vec<u8>) {
         }
         2 => body = "[".repeat(50_000).into_bytes(),
         3 => body = json!({"product": "x".repeat(dice.roll(2_000_000))}).to_string().into_bytes(),
-        4 => body = json!({"product": {"name": "\u{0}\u{202e}<|im_end|>{{7*7}}"}, "n": 1, "deadline_ms": 200}).to_string().into_bytes(),
-        5 => body = json!({"product": {"name": "A", "nmae": 1}, "n": -1, "sampling": {"top_p": 9}}).to_string().into_bytes(),
+        4 => {
+            body = json!({"product": {"name": "\u{0}\u{202e}<|im_end|>{{7*7}}"}, "n": 1, "deadline_ms": 200})
+                .to_string()
+                .into_bytes()
+        }
+        5 => {
+            body =
+                json!({"product": {"name": "A", "nmae": 1}, "n": -1, "sampling": {"top_p": 9}}).to_string().into_bytes()
+        }
         6 => body = json!({"product": vec!["a"; 1000]}).to_string().into_bytes(),
         7 => body = br#"{"product": "A", "n": 1e999}"#.to_vec(),
-        8 => body = json!({"product": {"name": "A"}, "channel": "../../etc", "language": "xx"}).to_string().into_bytes(),
+        8 => {
+            body = json!({"product": {"name": "A"}, "channel": "../../etc", "language": "xx"}).to_string().into_bytes()
+        }
         _ => body = (0..dice.roll(300)).map(|_| dice.roll(256) as u8).collect(),
     }
     (path.to_owned(), body)
@@ -157,12 +167,17 @@ fn a_thousand_hostile_requests_do_no_harm() {
         for (path, body) in requests {
             let shown = String::from_utf8_lossy(&body).chars().take(200).collect::<String>();
             // A body over the limit may be cut off while it is still being sent; that is an answer too.
-            let sent = client.post(server.url(&path)).header("content-type", "application/json").body(body).send().await;
+            let sent =
+                client.post(server.url(&path)).header("content-type", "application/json").body(body).send().await;
             if let Ok(response) = sent {
                 let status = response.status().as_u16();
                 assert!(status < 500, "{path} {status} {shown}");
                 if status >= 400 {
-                    assert_eq!(response.headers()["content-type"], "application/problem+json", "{path} {status} {shown}");
+                    assert_eq!(
+                        response.headers()["content-type"],
+                        "application/problem+json",
+                        "{path} {status} {shown}"
+                    );
                 }
             }
         }

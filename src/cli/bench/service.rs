@@ -47,5 +47,10 @@ pub async fn run(requests: usize, as_json: bool) -> anyhow::Result<()> {
     tokio::time::timeout(Duration::from_secs(5), serving).await??;
     let quantiles = Quantiles::of(&mut times);
     let rows = vec![("round trip".to_owned(), quantiles)];
-    print("service overhead (echo generator, 3 variants, one connection)", &rows, json!({"requests": requests}), as_json)
+    print(
+        "service overhead (echo generator, 3 variants, one connection)",
+        &rows,
+        json!({"requests": requests}),
+        as_json,
+    )
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::brief::{Brief, Language};
 use super::channel::{Field, FieldKind};
-use super::text::contains_term;
+use super::text::{contains_term, find_term, fold, is_word_inner, skeleton};
 use pattern::Pattern;
 use slots::Slots;
 
@@ -28,8 +28,15 @@ pub enum ComposerError {
 /// All patterns.
 #[derive(Debug)]
 pub struct Composer {
-    en: Vec<Group>,
-    zh: Vec<Group>,
+    en: Patterns,
+    zh: Patterns,
+}
+
+/// The patterns of one language.
+#[derive(Debug)]
+struct Patterns {
+    groups: Vec<Group>,
+    neutral: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,7 @@ struct File {
     as_of: String,
     #[expect(dead_code, reason = "states the data's origin; read by people")]
     source: String,
+    neutral: Vec<String>,
     group: Vec<GroupData>,
 }
 
@@ -69,14 +77,17 @@ impl Composer {
     }
 
     /// Up to `n` distinct texts for one field, those first that hold the keywords and fill the field well; the same
-    /// for the same seed. Each fits the field and holds nothing but the patterns' words and the brief's. Empty only when
-    /// not even a word of the product's name, category, brand or attributes fits.
+    /// for the same seed. Each fits the field, holds nothing but the patterns' words and the brief's, and no term that
+    /// the brief or the field bans. Empty only when not even a word of the product's name, category, brand or
+    /// attributes may stand and fits.
     pub fn compose(&self, brief: &Brief, language: Language, field: &Field, n: usize, seed: u64) -> Vec<String> {
-        let groups = match language {
-            Language::En => &self.en,
-            Language::Zh => &self.zh,
-        };
-        let patterns = groups.iter().filter(|group| group.kinds.contains(&field.kind)).flat_map(|group| &group.patterns);
+        let patterns = self
+            .of(language)
+            .groups
+            .iter()
+            .filter(|group| group.kinds.contains(&field.kind))
+            .flat_map(|group| &group.patterns);
+        let banned = Banned::new(brief, field);
         let mut order = Order(seed);
         let mut drafts: Vec<Draft> = Vec::new();
         let rotations = brief.product.attributes.len().clamp(1, ROTATIONS);
@@ -85,7 +96,7 @@ impl Composer {
                 let slots = Slots::new(brief, language, rotation);
                 if let Some(text) = longest_that_fits(pattern, &slots, field) {
                     let draft = Draft::new(text, pattern, rotation, brief, field, language, order.next());
-                    if !drafts.iter().any(|other| other.text == draft.text) {
+                    if !banned.is_in(&draft.text) && !drafts.iter().any(|other| other.text == draft.text) {
                         drafts.push(draft);
                     }
                 }
@@ -97,10 +108,29 @@ impl Composer {
         drafts.sort_by(|a, b| b.merit.total_cmp(&a.merit));
         let mut texts = spread(drafts, n);
         if texts.is_empty() {
-            texts = last_resort(brief, language, field);
+            texts = last_resort(brief, field, &banned);
             texts.truncate(n);
         }
+        if texts.is_empty() && field.kind.is_written() {
+            // The field asks for more than a bare name gives.
+            let colon = if language == Language::Zh { "：" } else { ": " };
+            let named = self.neutral(language).iter().map(|line| format!("{}{colon}{line}", brief.product.name));
+            texts = named.filter(|text| fits(text, field)).take(n).collect();
+        }
         texts
+    }
+
+    /// Lines that name nothing, shortest first: the last word where the checks refuse every text about the product,
+    /// e.g. because its name is a banned term.
+    pub fn neutral(&self, language: Language) -> &[String] {
+        &self.of(language).neutral
+    }
+
+    fn of(&self, language: Language) -> &Patterns {
+        match language {
+            Language::En => &self.en,
+            Language::Zh => &self.zh,
+        }
     }
 }
 
@@ -169,25 +199,61 @@ fn fits(text: &str, field: &Field) -> bool {
 }
 
 /// The product's name, or what fits of it and its other words, cut at a word.
-fn last_resort(brief: &Brief, language: Language, field: &Field) -> Vec<String> {
+fn last_resort(brief: &Brief, field: &Field, banned: &Banned) -> Vec<String> {
     let product = &brief.product;
     let sources = [Some(&product.name), product.category.as_ref(), product.brand.as_ref()];
     let mut texts: Vec<String> = Vec::new();
     for source in sources.into_iter().flatten().chain(&product.attributes) {
-        let mut text = source.trim().to_owned();
-        while !text.is_empty() && field.unit.count(&text) > field.max {
-            text = match text.rfind(|c: char| c.is_whitespace() || matches!(c, '-' | '，' | '、' | '/')) {
-                Some(end) => text[..end].trim_end().to_owned(),
-                // Chinese is written without spaces: any character ends a word well enough for a name.
-                None if language == Language::Zh => text.chars().take(text.chars().count() - 1).collect(),
-                None => String::new(),
-            };
+        let mut text = source.trim();
+        while !text.is_empty() && field.unit.count(text) > field.max {
+            text = without_last_word(text);
         }
-        if fits(&text, field) && !text.is_empty() && !texts.contains(&text) {
-            texts.push(text);
+        if text.contains(char::is_alphanumeric)
+            && fits(text, field)
+            && !banned.is_in(text)
+            && !texts.iter().any(|other| other == text)
+        {
+            texts.push(text.to_owned());
         }
     }
     texts
+}
+
+/// Cuts back to the last border between words, and what would then hang loose at the end. A Han character is a word.
+fn without_last_word(text: &str) -> &str {
+    // A mark within a number is part of it.
+    let is_inner = |c: char| is_word_inner(c) || matches!(c, '.' | ',');
+    let mut chars = text.char_indices().rev().peekable();
+    while let Some((at, c)) = chars.next() {
+        let is_border = chars.peek().is_none_or(|(_, before)| !is_inner(c) || !is_inner(*before));
+        if is_border {
+            let rest = &text[..at];
+            let opened = rest.rfind(['(', '[', '{', '（', '【', '“', '《']);
+            let closed = rest.rfind([')', ']', '}', '）', '】', '”', '》']);
+            let end = opened.filter(|open| closed.is_none_or(|close| close < *open)).unwrap_or(at);
+            return text[..end]
+                .trim_end_matches(|c: char| !c.is_alphanumeric() && !matches!(c, ')' | ']' | '）' | '】'));
+        }
+    }
+    ""
+}
+
+/// Terms that must not stand in a text: skeletons.
+struct Banned(Vec<String>);
+
+impl Banned {
+    fn new(brief: &Brief, field: &Field) -> Self {
+        let terms = brief.banned_terms.iter().chain(&field.forbidden_terms);
+        Self(terms.map(|term| skeleton(term)).filter(|term| !term.is_empty()).collect())
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let folded: Vec<char> = fold(text).chars().collect();
+        self.0.iter().any(|term| find_term(&folded, term))
+    }
 }
 
 /// Draws numbers in 0..1 from a seed: the order of equals (SplitMix64).
@@ -203,7 +269,7 @@ impl Order {
     }
 }
 
-fn load(file: &'static str, content: &str) -> Result<Vec<Group>, ComposerError> {
+fn load(file: &'static str, content: &str) -> Result<Patterns, ComposerError> {
     let data: File = toml::from_str(content).map_err(|error: toml::de::Error| {
         let start = error.span().unwrap_or_default().start;
         let line = content.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
@@ -212,13 +278,11 @@ fn load(file: &'static str, content: &str) -> Result<Vec<Group>, ComposerError> 
     let parse = |pattern: &String| {
         Pattern::parse(pattern).map_err(|reason| ComposerError::Pattern { file, pattern: pattern.clone(), reason })
     };
-    data.group
-        .iter()
-        .map(|group| {
-            let patterns = group.patterns.iter().map(parse).collect::<Result<_, _>>()?;
-            Ok(Group { kinds: group.kinds.clone(), patterns })
-        })
-        .collect()
+    let group = |group: &GroupData| {
+        let patterns = group.patterns.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Group { kinds: group.kinds.clone(), patterns })
+    };
+    Ok(Patterns { groups: data.group.iter().map(group).collect::<Result<_, _>>()?, neutral: data.neutral })
 }
 
 #[cfg(test)]

@@ -66,20 +66,23 @@ impl Pattern {
         let mut text = String::new();
         for part in &self.parts {
             match part {
-                Part::Literal(literal) => text.push_str(literal),
-                Part::Slot(slot) => text.push_str(&slots.value(*slot, listed)?),
+                Part::Literal(literal) => join(&mut text, literal),
+                Part::Slot(slot) => join(&mut text, &slots.value(*slot, listed)?),
                 Part::Optional(parts) if with_optional => {
                     let filled = parts.iter().map(|part| match part {
                         Part::Slot(slot) => slots.value(*slot, listed),
                         Part::Literal(literal) => Some(literal.clone()),
                         Part::Optional(_) => None,
                     });
-                    text.push_str(&filled.collect::<Option<String>>().unwrap_or_default());
+                    for piece in filled.collect::<Option<Vec<String>>>().unwrap_or_default() {
+                        join(&mut text, &piece);
+                    }
                 }
                 Part::Optional(_) => {}
             }
         }
-        Some(mend(&text))
+        text.truncate(text.trim_end_matches(['，', '、', '：', '；', ',', ';', ':', ' ']).len());
+        Some(text)
     }
 
     fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
@@ -94,24 +97,22 @@ impl Pattern {
     }
 }
 
-/// Joins punctuation where a value ends or begins with its own: `.` after `.`, `，` before `。`.
-fn mend(text: &str) -> String {
-    let is_mark = |c: char| matches!(c, '.' | ',' | ':' | ';' | '!' | '?' | '。' | '，' | '：' | '；' | '！' | '？' | '、');
-    let mut mended = String::with_capacity(text.len());
-    for c in text.chars() {
-        let previous = mended.chars().next_back();
-        match previous {
-            Some(before) if is_mark(before) && is_mark(c) => {
-                // A full stop outweighs a comma; a question mark stays.
-                if !matches!(before, '.' | '!' | '?' | '。' | '！' | '？') {
-                    mended.pop();
-                    mended.push(c);
-                }
-            }
-            _ => mended.push(c),
-        }
+/// Appends a piece; where two marks meet at the seam one of them stays. Marks within a piece are the caller's own.
+fn join(text: &mut String, piece: &str) {
+    let is_mark =
+        |c: &char| matches!(c, '.' | ',' | ':' | ';' | '!' | '?' | '。' | '，' | '：' | '；' | '！' | '？' | '、');
+    let (before, first) = (text.chars().next_back(), piece.chars().next());
+    let (Some(before), Some(_)) = (before.filter(is_mark), first.filter(is_mark)) else {
+        text.push_str(piece);
+        return;
+    };
+    // A full stop outweighs a comma; a question mark stays.
+    if matches!(before, '.' | '!' | '?' | '。' | '！' | '？') {
+        text.push_str(piece.trim_start_matches(|c| is_mark(&c)));
+    } else {
+        text.pop();
+        text.push_str(piece);
     }
-    mended.trim_end_matches(['，', '、', '：', '；', ',', ';', ':', ' ']).to_owned()
 }
 
 #[cfg(test)]
@@ -120,15 +121,27 @@ mod tests {
 
     #[test]
     fn broken_patterns_are_told() {
-        for (pattern, part) in [("{nmae}", "nmae"), ("{name", "not closed"), ("[x", "not closed"), ("x]", "closes nothing"), ("x}", "unexpected")] {
+        for (pattern, part) in [
+            ("{nmae}", "nmae"),
+            ("{name", "not closed"),
+            ("[x", "not closed"),
+            ("x]", "closes nothing"),
+            ("x}", "unexpected"),
+        ] {
             assert!(Pattern::parse(pattern).unwrap_err().contains(part), "{pattern}");
         }
     }
 
     #[test]
-    fn doubled_marks_become_one() {
-        assert_eq!(mend("Yours.. Now"), "Yours. Now");
-        assert_eq!(mend("轻便。，防水。"), "轻便。防水。");
-        assert_eq!(mend("包邮，"), "包邮");
+    fn marks_that_meet_become_one_and_those_of_a_value_stay() {
+        let joined = |pieces: &[&str]| {
+            let mut text = String::new();
+            pieces.iter().for_each(|piece| join(&mut text, piece));
+            text
+        };
+        assert_eq!(joined(&["Yours.", ". Now"]), "Yours. Now");
+        assert_eq!(joined(&["轻便，", "。防水。"]), "轻便。防水。");
+        assert_eq!(joined(&["Why", "?", ", you ask"]), "Why? you ask");
+        assert_eq!(joined(&["Node..js", ": x"]), "Node..js: x");
     }
 }

@@ -168,7 +168,9 @@ mod tests {
 
     #[test]
     fn articles_follow_the_sound() {
-        for (word, expected) in [("umbrella", "an"), ("USB lamp", "a"), ("hourglass", "an"), ("backpack", "a"), ("oak desk", "an")] {
+        for (word, expected) in
+            [("umbrella", "an"), ("USB lamp", "a"), ("hourglass", "an"), ("backpack", "a"), ("oak desk", "an")]
+        {
             assert_eq!(article(word), expected, "{word}");
         }
     }

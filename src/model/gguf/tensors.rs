@@ -126,10 +126,10 @@ impl<'a> RawTensor<'a> {
             .map_err(|_| misshapen())?;
         let row = shape.last().copied().unwrap_or(0);
         let block = dtype.block_size();
-        if row % block != 0 {
+        if !row.is_multiple_of(block) {
             return Err(GgufError::TensorRow { name: name(), dtype, row, block });
         }
-        if self.offset % alignment != 0 {
+        if !self.offset.is_multiple_of(alignment) {
             return Err(GgufError::TensorAlignment { name: name(), offset: self.offset, alignment });
         }
         let bytes = (elements / block as u64).checked_mul(dtype.type_size() as u64).ok_or_else(misshapen)?;

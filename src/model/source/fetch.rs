@@ -72,11 +72,11 @@ pub fn fetch_with(
     }
     let staging = lock.staging()?;
     let staged = download(source, staging.path(), remote, progress)?;
-    if let Some(expected) = pin {
-        for file in staged.iter().filter(|file| file.sha256 != expected) {
-            let (path, found) = (file.path.clone(), file.sha256.clone());
-            return Err(SourceError::Checksum { path, expected, found });
-        }
+    if let Some(expected) = pin
+        && let Some(file) = staged.iter().find(|file| file.sha256 != expected)
+    {
+        let (path, found) = (file.path.clone(), file.sha256.clone());
+        return Err(SourceError::Checksum { path, expected, found });
     }
     let record = publish(source, &place, &lock, staged)?;
     model_files(source, &place.folder, &record).ok_or_else(|| incomplete(source))
@@ -120,11 +120,11 @@ pub fn verify(source: &ModelSource, cache: &Cache, progress: &dyn Progress) -> R
         progress.finish();
         checked?;
     }
-    if let Some(expected) = known::pin_of(source)? {
-        for file in record.files.iter().filter(|file| file.sha256 != expected) {
-            let path = place.folder.join(&file.path);
-            return Err(SourceError::Checksum { path, expected, found: file.sha256.clone() });
-        }
+    if let Some(expected) = known::pin_of(source)?
+        && let Some(file) = record.files.iter().find(|file| file.sha256 != expected)
+    {
+        let path = place.folder.join(&file.path);
+        return Err(SourceError::Checksum { path, expected, found: file.sha256.clone() });
     }
     model_files(source, &place.folder, &record).ok_or_else(not_cached)
 }
