@@ -71,6 +71,9 @@ const ASSISTANT_TALK: &[&str] = &[
     "i apologize",
     "language model",
     "here is a",
+    "here is your",
+    "here is the",
+    "here's your",
     "here's a",
     "here are",
     "sure,",
@@ -86,7 +89,7 @@ const ASSISTANT_TALK: &[&str] = &[
     "作为人工智能",
     "抱歉",
     "对不起",
-    "好的，",
+    "好的,",
     "当然可以",
     "以下是",
     "希望这",
@@ -113,6 +116,7 @@ pub fn clean(
 ) -> Result<String, Rejection> {
     let mut text = first_part(raw, field.kind);
     text = strip_frame(&text);
+    text = strip_frame(&without_tags(&text));
     text = without_markup(&text, field, ground);
     if fold(&text).is_empty() {
         return Err(Rejection::Empty);
@@ -124,6 +128,9 @@ pub fn clean(
         return Err(Rejection::Placeholder);
     }
     text = without_repetition(&text);
+    if repeats_itself(&text) {
+        return Err(Rejection::Repetition);
+    }
     if !finished || field.unit.count(&text) > field.max {
         text = cut_back(&text, field).unwrap_or(text);
     }
@@ -137,6 +144,12 @@ pub fn clean(
 /// The first paragraph, on one line; of a short field the first line.
 fn first_part(raw: &str, kind: FieldKind) -> String {
     let raw = raw.trim();
+    let raw = match raw.split_once('\n') {
+        Some((line, rest)) if line.trim_end().ends_with([':', '：']) && after_label(line) == Some("") => {
+            rest.trim_start()
+        }
+        _ => raw,
+    };
     let part = match kind {
         FieldKind::Paragraph => raw.split("\n\n").next().unwrap_or_default(),
         _ => raw.lines().next().unwrap_or_default(),
@@ -149,7 +162,11 @@ fn strip_frame(text: &str) -> String {
     let mut text = text.trim();
     loop {
         let before = text;
-        text = text.trim_start_matches(['-', '*', '•', '#', '>', '–', ' ']).trim_end_matches(['*', ' ']);
+        text = text.trim_start_matches(['-', '*', '•', '>', '–', ' ']).trim_end_matches(['*', ' ']);
+        // A heading's mark stands before a space; without one it belongs to a hashtag or a rank.
+        if text.trim_start_matches('#').starts_with(' ') {
+            text = text.trim_start_matches('#').trim_start();
+        }
         if let Some((number, rest)) = text.split_once(['.', ')'])
             && !number.is_empty()
             && number.len() <= 2
@@ -158,10 +175,8 @@ fn strip_frame(text: &str) -> String {
         {
             text = rest.trim_start();
         }
-        if let Some((label, rest)) = text.split_once([':', '：'])
-            && LABELS.contains(&fold(label.trim_matches(['*', ' '])).as_str())
-        {
-            text = rest.trim_start();
+        if let Some(rest) = after_label(text) {
+            text = rest;
         }
         for (open, close) in [('"', '"'), ('“', '”'), ('「', '」'), ('\'', '\''), ('‘', '’'), ('《', '》'), ('`', '`')]
         {
@@ -191,9 +206,54 @@ fn without_markup(text: &str, field: &Field, ground: &Ground<'_>) -> String {
     single_line(&words.collect::<Vec<_>>().join(" "))
 }
 
+/// What follows a label or an announcement ("Headline 1:", "Sure! Here is your headline:") and its colon.
+fn after_label(text: &str) -> Option<&str> {
+    const ANNOUNCEMENTS: &[&str] =
+        &["here is", "here's", "here are", "sure", "certainly", "of course", "以下是", "好的", "当然"];
+    /// A longer beginning is a sentence of the text itself.
+    const LONGEST: usize = 80;
+    let (label, rest) = text.split_once([':', '：'])?;
+    let folded = fold(label.trim_matches(['*', ' '])).replace('’', "'");
+    let name = folded.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
+    let announces = folded.chars().count() <= LONGEST && ANNOUNCEMENTS.iter().any(|start| folded.starts_with(start));
+    (LABELS.contains(&name) || announces).then(|| rest.trim_start_matches(['*', ' ']))
+}
+
+/// Without HTML tags; a `<` that opens none stays.
+fn without_tags(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('<') {
+        kept.push_str(&rest[..at]);
+        let inner = &rest[at + 1..];
+        let is_tag = inner.trim_start_matches('/').starts_with(|c: char| c.is_ascii_alphabetic());
+        match inner.find('>').filter(|_| is_tag) {
+            Some(end) => rest = &inner[end + 1..],
+            None => {
+                kept.push('<');
+                rest = inner;
+            }
+        }
+    }
+    kept + rest
+}
+
+/// Whether a clause stands twice, or a word three times in a row.
+fn repeats_itself(text: &str) -> bool {
+    let folded = fold(text);
+    let mut clauses: Vec<&str> = folded.split([',', ';', '.', '!', '?', '。', '、']).map(str::trim).collect();
+    clauses.retain(|clause| clause.chars().count() > 3);
+    let whole = clauses.len();
+    clauses.sort_unstable();
+    clauses.dedup();
+    let thrice = |three: &[&str]| three[0] == three[1] && three[1] == three[2];
+    let words: Vec<&str> = folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    clauses.len() < whole || words.windows(3).any(thrice)
+}
+
 fn speaks_as_assistant(text: &str) -> bool {
     let folded = fold(text).replace('’', "'");
-    ASSISTANT_TALK.iter().any(|talk| folded.starts_with(talk))
+    sentences(&folded).iter().any(|sentence| ASSISTANT_TALK.iter().any(|talk| sentence.trim_start().starts_with(talk)))
         || ["as an ai", "language model", "作为ai", "人工智能助手"].iter().any(|talk| folded.contains(talk))
 }
 
@@ -340,6 +400,13 @@ mod tests {
             "**Light pack, dry gear**",
             "1. Light pack, dry gear",
             "- Light pack, dry gear.",
+            "## Light pack, dry gear",
+            "Headline 2: Light pack, dry gear",
+            "**Headline:** Light pack, dry gear",
+            "Headline:\nLight pack, dry gear",
+            "Here's your headline: \"Light pack, dry gear\"",
+            "Sure! Here is a headline for you:\n\nLight pack, dry gear",
+            "<b>Light pack</b>, dry gear",
             "\"Light pack, dry gear",
             "Light pack, dry gear #hiking https://x.example.com/a",
             "Light pack, dry gear 🎒\nAnother line",
@@ -356,6 +423,10 @@ mod tests {
             assert_eq!(cleaned(raw), Err(Rejection::AssistantTalk), "{raw}");
         }
         assert_eq!(cleaned_as("以下是文案", true, "banner", Language::Zh), Err(Rejection::AssistantTalk));
+        for raw in ["Here is your headline", "Stay dry all day. I'm sorry."] {
+            assert_eq!(cleaned(raw), Err(Rejection::AssistantTalk), "{raw}");
+        }
+        assert_eq!(cleaned_as("好的，轻装出发", true, "banner", Language::Zh), Err(Rejection::AssistantTalk));
         assert_eq!(cleaned("[Brand] for your trip"), Err(Rejection::Placeholder));
     }
 
@@ -381,6 +452,14 @@ mod tests {
     fn a_repeated_sentence_ends_the_text() {
         let text = cleaned_as("Pack light. Stay dry. Pack light. Stay dry.", true, "generic", Language::En);
         assert_eq!(text.as_deref(), Ok("Pack light. Stay dry."));
+    }
+
+    #[test]
+    fn a_repeated_clause_or_word_is_refused() {
+        for raw in ["Stay dry, stay dry", "dry dry dry dry"] {
+            assert_eq!(cleaned(raw), Err(Rejection::Repetition), "{raw}");
+        }
+        assert!(cleaned("Light, so light").is_ok());
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub struct Number {
     /// Digits without separators and without trailing zeros after the point.
     pub value: String,
     pub mark: Mark,
+    /// The unit of measure where it is a common one, in its short English form.
+    pub unit: Option<&'static str>,
 }
 
 /// What a number's surroundings say of it.
@@ -20,6 +22,8 @@ pub enum Mark {
     /// A Chinese discount: tenths that are paid (八折).
     Tenths,
     Money(char),
+    /// A place in a ranking (#1).
+    Rank,
 }
 
 /// The numbers that a brief states.
@@ -31,13 +35,15 @@ impl Numbers {
         Self(texts.flat_map(numbers).collect())
     }
 
-    /// Whether the brief grounds a number: the same value, and where the text says money, percent or a discount, the
-    /// brief must say the same.
+    /// Whether the brief grounds a number: the same value, and where the text says money, percent, a discount or a
+    /// rank, the brief must say the same. A number with a unit must not have another one, nor a price's sign, in the
+    /// brief.
     pub fn ground(&self, number: &Number) -> bool {
-        match number.mark {
-            Mark::Plain => self.0.iter().any(|given| given.value == number.value),
-            Mark::Percent | Mark::Tenths | Mark::Money(_) => self.0.contains(number),
-        }
+        self.0.iter().filter(|given| given.value == number.value).any(|given| match (number.mark, number.unit) {
+            (Mark::Plain, None) => true,
+            (Mark::Plain, unit) => given.mark == Mark::Plain && (given.unit.is_none() || given.unit == unit),
+            (mark, _) => given.mark == mark,
+        })
     }
 }
 
@@ -77,11 +83,54 @@ fn digits(chars: &[char], start: usize, found: &mut Vec<Number>) -> usize {
         Mark::Percent
     } else if rest.starts_with('折') {
         Mark::Tenths
+    } else if before == Some('#') {
+        Mark::Rank
     } else {
         before.and_then(currency_sign).or_else(|| currency_word(&rest)).map_or(Mark::Plain, Mark::Money)
     };
-    found.push(Number { value: normalized(&chars[start..end]), mark });
+    found.push(Number { value: normalized(&chars[start..end]), mark, unit: unit(&rest) });
     end
+}
+
+/// The unit that a text begins with; one that is spelled in several ways has one name.
+fn unit(rest: &str) -> Option<&'static str> {
+    const LATIN: &[(&str, &[&str])] = &[
+        ("g", &["g", "gram", "grams"]),
+        ("kg", &["kg", "kgs", "kilo", "kilos"]),
+        ("ml", &["ml"]),
+        ("l", &["l", "liter", "liters", "litre", "litres"]),
+        ("mm", &["mm"]),
+        ("cm", &["cm"]),
+        ("m", &["m", "meter", "meters", "metre", "metres"]),
+        ("km", &["km"]),
+        ("h", &["h", "hr", "hrs", "hour", "hours"]),
+        ("min", &["min", "mins", "minute", "minutes"]),
+        ("day", &["day", "days"]),
+        ("week", &["week", "weeks"]),
+        ("month", &["month", "months"]),
+        ("year", &["year", "years", "yr", "yrs"]),
+    ];
+    const HAN: &[(&str, &str)] = &[
+        ("kg", "千克"),
+        ("kg", "公斤"),
+        ("g", "克"),
+        ("ml", "毫升"),
+        ("l", "升"),
+        ("mm", "毫米"),
+        ("cm", "厘米"),
+        ("m", "米"),
+        ("km", "公里"),
+        ("h", "小时"),
+        ("h", "个小时"),
+        ("min", "分钟"),
+        ("day", "天"),
+        ("week", "周"),
+        ("month", "个月"),
+        ("year", "年"),
+    ];
+    let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    let latin = LATIN.iter().find(|(_, spellings)| spellings.contains(&word)).map(|(unit, _)| *unit);
+    latin.or_else(|| HAN.iter().find(|(_, spelling)| rest.starts_with(spelling)).map(|(unit, _)| *unit))
 }
 
 /// The text after a number, spaces skipped; long enough to hold a unit.
@@ -141,11 +190,20 @@ fn word(chars: &[char], start: usize, found: &mut Vec<Number>) -> usize {
         ("ten", "10"),
         ("eleven", "11"),
         ("twelve", "12"),
+        ("thirteen", "13"),
+        ("fourteen", "14"),
+        ("fifteen", "15"),
+        ("sixteen", "16"),
+        ("seventeen", "17"),
+        ("eighteen", "18"),
+        ("nineteen", "19"),
         ("twenty", "20"),
         ("thirty", "30"),
         ("forty", "40"),
         ("fifty", "50"),
         ("sixty", "60"),
+        ("seventy", "70"),
+        ("eighty", "80"),
         ("ninety", "90"),
         ("hundred", "100"),
         ("hundreds", "100"),
@@ -162,11 +220,27 @@ fn word(chars: &[char], start: usize, found: &mut Vec<Number>) -> usize {
         return end;
     }
     let text: String = chars[start..end].iter().collect();
-    if let Some((_, value)) = WORDS.iter().find(|(word, _)| *word == text) {
-        let percent = rest_of(chars, end).starts_with("percent");
-        found.push(Number { value: (*value).to_owned(), mark: if percent { Mark::Percent } else { Mark::Plain } });
-    }
+    let Some((_, value)) = WORDS.iter().find(|(word, _)| *word == text) else { return end };
+    let (value, end) = match ones_after(chars, end) {
+        Some((one, end)) if text.ends_with("ty") => (format!("{}{one}", value.trim_end_matches('0')), end),
+        _ => ((*value).to_owned(), end),
+    };
+    let rest = rest_of(chars, end);
+    let mark = if rest.starts_with("percent") { Mark::Percent } else { Mark::Plain };
+    found.push(Number { value, mark, unit: unit(&rest) });
     end
+}
+
+/// The digit that a word after a hyphen or space names, and where the word ends: the five of twenty-five.
+fn ones_after(chars: &[char], end: usize) -> Option<(usize, usize)> {
+    const ONES: [&str; 9] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    let start = end + 1;
+    if !matches!(chars.get(end), Some('-' | ' ')) {
+        return None;
+    }
+    let word: String = chars[start..].iter().take_while(|c| c.is_alphanumeric()).collect();
+    let one = ONES.iter().position(|one| *one == word)? + 1;
+    Some((one, start + word.len()))
 }
 
 fn numeral(c: char) -> Option<u64> {
@@ -190,17 +264,32 @@ fn numeral(c: char) -> Option<u64> {
 
 /// A Chinese numeral counts only before a measure word or 折: 百搭 and 四季 are words, and 一 is an article.
 fn chinese(chars: &[char], start: usize, found: &mut Vec<Number>) -> usize {
-    const MEASURES: &str = "年月天日层件种款色档支瓶盒袋斤克米个倍次片包只张台元块";
-    let end = start + chars[start..].iter().take_while(|c| numeral(**c).is_some()).count();
+    const MEASURES: &str = "年月天日层件种款色档支瓶盒袋斤克米个倍次片包只张台元块升秒岁";
+    // Measures whose first character alone is no measure: 十分 means "very".
+    const LONG_MEASURES: &[&str] = &["小时", "分钟", "公斤", "公里", "毫升", "毫米", "厘米"];
+    let end = numerals_end(chars, start);
     let Some(&next) = chars.get(end) else { return end };
     let numerals: Vec<u64> = chars[start..end].iter().filter_map(|c| numeral(*c)).collect();
-    if next == '折' {
-        found.push(Number { value: tenths(&numerals), mark: Mark::Tenths });
-    } else if MEASURES.contains(next) && numerals != [1] {
+    let rest = rest_of(chars, end);
+    if numerals == [100] && rest.starts_with("分之") {
+        let (from, to) = (end + 2, numerals_end(chars, end + 2));
+        let part: Vec<u64> = chars[from..to].iter().filter_map(|c| numeral(*c)).collect();
+        if !part.is_empty() {
+            found.push(Number { value: chinese_value(&part).to_string(), mark: Mark::Percent, unit: None });
+        }
+        return to;
+    }
+    if next == '折' && !rest.starts_with("折叠") {
+        found.push(Number { value: tenths(&numerals), mark: Mark::Tenths, unit: None });
+    } else if numerals != [1] && (MEASURES.contains(next) || LONG_MEASURES.iter().any(|m| rest.starts_with(m))) {
         let mark = if matches!(next, '元' | '块') { Mark::Money('¥') } else { Mark::Plain };
-        found.push(Number { value: chinese_value(&numerals).to_string(), mark });
+        found.push(Number { value: chinese_value(&numerals).to_string(), mark, unit: unit(&rest) });
     }
     end
+}
+
+fn numerals_end(chars: &[char], start: usize) -> usize {
+    start + chars[start..].iter().take_while(|c| numeral(**c).is_some()).count()
 }
 
 /// 八五折 pays 8.5 tenths.
@@ -250,6 +339,15 @@ mod tests {
             ("3,5 kg", "3.5 kg"),
             ("20% off", "20 percent off"),
             ("20:15", "at 20:15"),
+            ("25 colors", "Twenty-five colors"),
+            ("3-year warranty", "三年质保"),
+            ("30 USD", "for $30"),
+            ("40L", "40-liter"),
+            ("40 pockets", "40 g"),
+            ("$89", "now 89"),
+            ("续航10小时", "续航十小时"),
+            ("50% cotton", "百分之五十"),
+            ("ranked #1", "the #1 pack"),
         ];
         for (brief, text) in cases {
             assert!(grounded(brief, text), "{brief} / {text}: {:?}", numbers(text));
@@ -270,6 +368,13 @@ mod tests {
             ("1.5 kg", "15 kg"),
             ("2 kg", "② for ③"),
             ("", "½ the weight"),
+            ("20 pockets, 5 colors", "Twenty-five colors"),
+            ("", "lasts fifteen years"),
+            ("3-year warranty", "weighs 3 kg"),
+            ("$30", "30 liters"),
+            ("1 kg", "the #1 pack"),
+            ("", "续航十小时"),
+            ("50 g", "百分之五十"),
         ];
         for (brief, text) in cases {
             assert!(!grounded(brief, text), "{brief} / {text}: {:?}", numbers(text));
@@ -278,7 +383,7 @@ mod tests {
 
     #[test]
     fn words_that_only_look_like_numbers_do_not_count() {
-        assert!(numbers("一年四季百搭，一个就够，万物可爱。Often someone weighs it.").is_empty());
+        assert!(numbers("一年四季百搭，一个就够，万物可爱，十分舒适，百分百棉。Often someone weighs it.").is_empty());
         assert_eq!(chinese_value(&[3, 100, 6, 10, 5]), 365);
         assert_eq!(chinese_value(&[10, 2]), 12);
         assert_eq!(chinese_value(&[2, 10_000, 5, 1_000]), 25_000);
