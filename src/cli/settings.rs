@@ -27,6 +27,6 @@ pub fn print(effective: &Effective, as_json: bool) -> anyhow::Result<()> {
 
 /// Prints the OpenAPI document as it is committed in `openapi/openapi.json`.
 pub fn print_openapi() -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{}", openapi().to_pretty_json()?)?;
+    io::stdout().lock().write_all(openapi::document().as_bytes())?;
     Ok(())
 }
