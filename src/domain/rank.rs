@@ -5,9 +5,10 @@ use super::check::is_stop_word;
 use super::text::{contains_term, skeleton, stem, words};
 
 /// Weights of the parts; they add up to 1. Chosen by reading, not yet by measurement.
-const COVERAGE: f32 = 0.35;
-const FLUENCY: f32 = 0.25;
-const NOVELTY: f32 = 0.2;
+const COVERAGE: f32 = 0.3;
+const SUBJECT: f32 = 0.15;
+const FLUENCY: f32 = 0.2;
+const NOVELTY: f32 = 0.15;
 const FILL: f32 = 0.1;
 const KEYWORDS: f32 = 0.1;
 /// Fluency of a text that no model judged.
@@ -26,11 +27,17 @@ pub struct Scores {
     pub fill: f32,
     /// Share of the keywords in the text; 1 without keywords.
     pub keywords: f32,
+    /// 1 when the text says what it is about: a word of the name, brand or category.
+    pub subject: f32,
 }
 
 /// The facts of a brief, ready to be found in texts.
 #[derive(Debug, Clone)]
-pub struct Facts(Vec<Fact>);
+pub struct Facts {
+    facts: Vec<Fact>,
+    /// Stems of the name, brand and category.
+    subject: Vec<String>,
+}
 
 #[derive(Debug, Clone)]
 struct Fact {
@@ -45,7 +52,10 @@ impl Facts {
         let product = &brief.product;
         let singles = [&product.price, &product.list_price, &product.offer];
         let texts = product.attributes.iter().chain(singles.into_iter().flatten()).chain(kit_facts);
-        Self(texts.map(|text| Fact { text: text.clone(), skeleton: skeleton(text), stems: stems(text) }).collect())
+        let facts =
+            texts.map(|text| Fact { text: text.clone(), skeleton: skeleton(text), stems: stems(text) }).collect();
+        let named = [Some(&product.name), product.brand.as_ref(), product.category.as_ref()];
+        Self { facts, subject: named.into_iter().flatten().flat_map(|text| stems(text)).collect() }
     }
 
     /// Those that the text mentions, as the brief spells them.
@@ -56,15 +66,19 @@ impl Facts {
             whole.contains(&fact.skeleton)
                 || (!fact.stems.is_empty() && found as f32 >= fact.stems.len() as f32 * FACT_SHARE)
         };
-        self.0.iter().filter(is_used).map(|fact| fact.text.clone()).collect()
+        self.facts.iter().filter(is_used).map(|fact| fact.text.clone()).collect()
+    }
+
+    fn name_subject(&self, text: &str) -> bool {
+        stems(text).iter().any(|stem| self.subject.contains(stem))
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.facts.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.facts.is_empty()
     }
 }
 
@@ -89,12 +103,14 @@ pub fn scores(
         fluency: fluency.unwrap_or(UNKNOWN_FLUENCY).clamp(0.0, 1.0),
         fill: fill.clamp(0.0, 1.0),
         keywords: share(present, keywords.len()),
+        subject: if facts.name_subject(text) { 1.0 } else { 0.0 },
     }
 }
 
 /// The score that texts are ranked by, in 0..=1. One that lacks a keyword comes behind all that have theirs.
 pub fn total(scores: &Scores, novelty: f32) -> f32 {
     let sum = COVERAGE * scores.coverage
+        + SUBJECT * scores.subject
         + FLUENCY * scores.fluency
         + NOVELTY * novelty
         + FILL * scores.fill

@@ -132,11 +132,20 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Whether an English text names something that the brief does not: a word with a capital within a sentence. Texts
-    /// that capitalize most words (headlines) are not judged.
+    /// Whether an English text names something that the brief does not: a word of mixed case (`TrailLight`), or one with
+    /// a capital within a sentence; for the latter texts that capitalize most words (headlines) are not judged.
     pub fn invents_name(&self, text: &str) -> bool {
         if self.language != Language::En {
             return false;
+        }
+        let mixes_case = |word: &str| {
+            let chars: Vec<char> = word.chars().collect();
+            chars.windows(2).any(|pair| pair[0].is_lowercase() && pair[1].is_uppercase())
+        };
+        // A product's name that is spelled almost right is another product's.
+        let spelled = text.split(|c: char| !c.is_alphanumeric());
+        if spelled.into_iter().any(|word| mixes_case(word) && !self.holds(word)) {
+            return true;
         }
         let words: Vec<&str> = text.split_whitespace().collect();
         let has_capital = |word: &&str| word.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase);
@@ -296,6 +305,20 @@ mod tests {
     fn a_fitting_grounded_text_passes() {
         assert_eq!(check("google_rsa.headline", Language::En, "TrailLite 40: 900 g, $89"), Ok(()));
         assert_eq!(check("xiaohongshu.title", Language::Zh, "TrailLite 40，只有900 g"), Ok(()));
+    }
+
+    #[test]
+    fn names_that_the_brief_does_not_hold_are_invented() {
+        let (brief, claims) = (brief(), Claims::embedded().unwrap());
+        let ground = Ground::new(&brief, &[], Language::En, &claims);
+        for text in ["TripLite is waterproof", "The pack from Santa Ana is waterproof", "TripLite: Waterproof Pack"] {
+            assert!(ground.invents_name(text), "{text}");
+        }
+        for text in
+            ["The TrailLite 40 by NORRBO. Dry and light, I say", "Waterproof Hiking Backpack", "Dry: Light and easy"]
+        {
+            assert!(!ground.invents_name(text), "{text}");
+        }
     }
 
     #[test]
