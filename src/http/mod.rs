@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod drain;
 pub mod fields;
+mod held_body;
 pub mod json;
 mod middleware;
 pub mod openapi;

@@ -1,18 +1,16 @@
 //! Who may come in: key, scope, rate, and room for one more request. Around the routes under `/v1` only.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::observe::RequestFacts;
 use crate::http::auth::{Principal, Scope};
+use crate::http::held_body::HeldBody;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 
@@ -34,7 +32,7 @@ async fn admit(state: &AppState, scope: Scope, mut request: Request, next: Next)
     request.extensions_mut().insert(principal);
     let response = next.run(request).await;
     // A stream holds its place until it ends.
-    response.map(|inner| Body::new(PermittedBody { inner, _permit: permit }))
+    response.map(|inner| Body::new(HeldBody::new(inner, permit)))
 }
 
 fn enter(state: &AppState, scope: Scope, request: &Request) -> Result<(Principal, OwnedSemaphorePermit), Problem> {
@@ -49,29 +47,4 @@ fn enter(state: &AppState, scope: Scope, request: &Request) -> Result<(Principal
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_in_flight(state.http().max_in_flight))?;
     Ok((principal, permit))
-}
-
-struct PermittedBody {
-    inner: Body,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl hyper::body::Body for PermittedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }

@@ -1,15 +1,13 @@
 //! One connection, from accept to close.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use hyper::body::{Frame, Incoming, SizeHint};
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
@@ -19,6 +17,7 @@ use tower::ServiceExt as _;
 use super::clock::{Clock, Timeouts};
 use super::io::{SharedClock, WatchedStream};
 use crate::http::config::Config;
+use crate::http::held_body::HeldBody;
 use crate::telemetry::metrics::HTTP_CONNECTIONS_CLOSED_TOTAL;
 
 /// What every connection is held to.
@@ -74,7 +73,7 @@ pub async fn serve(stream: TcpStream, router: Router, limits: Limits, finishing:
                 Ok(response) => response,
                 Err(never) => match never {},
             };
-            Ok::<Response<RunningBody>, Infallible>(response.map(|inner| RunningBody { inner, _running: running }))
+            Ok::<_, Infallible>(response.map(|inner| HeldBody::new(inner, running)))
         }
     });
     let connection = limits.builder.serve_connection(io, service);
@@ -120,30 +119,5 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.lock().request_ended(Instant::now());
-    }
-}
-
-struct RunningBody {
-    inner: Body,
-    _running: Running,
-}
-
-impl hyper::body::Body for RunningBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

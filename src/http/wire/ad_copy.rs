@@ -96,7 +96,7 @@ pub struct SamplingBody {
     pub repetition_penalty: Option<f64>,
     /// With the same seed, model and request the text is the same.
     #[serde(default, deserialize_with = "integer")]
-    #[schema(minimum = 0, maximum = 9007199254740991_i64)]
+    #[schema(minimum = 0)]
     pub seed: Option<u64>,
     /// Of each variant.
     #[serde(default, deserialize_with = "integer")]
