@@ -22,7 +22,7 @@ pub enum ActivationKind {
 
 /// `rows` rows of `width` values, padded with zeros to whole blocks.
 ///
-/// Quantized rows lie in tiles of at most [`Isa::tile_rows`] rows, as even as possible. A tile of r rows holds for each
+/// Quantized rows lie in tiles of at most `Isa::tile_rows` rows, as even as possible. A tile of r rows holds for each
 /// block one record: r x 32 `i8` | r `f32` scales d | r `f32` d * sum(q) | r `i32` -128 * sum(q).
 pub struct Activations {
     pub(super) kind: ActivationKind,

