@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::brief::Brief;
 use super::channel::nearest_name;
+use super::data_file::line_of;
 
 /// What a brand lays down for all its copy.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -75,8 +76,7 @@ impl BrandKits {
         let mut kits: Vec<BrandKit> = Vec::new();
         for (file, content) in files {
             let kit: BrandKit = toml::from_str(content).map_err(|error| {
-                let before = content.as_bytes().iter().take(error.span().unwrap_or_default().start);
-                let line = before.filter(|byte| **byte == b'\n').count() + 1;
+                let line = line_of(content, &error);
                 BrandKitError::Syntax { file: file.to_owned(), line, reason: error.message().to_owned() }
             })?;
             if kits.iter().any(|other| other.id == kit.id) {

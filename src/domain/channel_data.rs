@@ -8,6 +8,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::channel::{Bilingual, Channel, Channels, Field, FieldKind, Forbidden};
+use super::data_file::line_at;
 use super::units::Unit;
 
 /// A channel file that cannot be used.
@@ -86,8 +87,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn line(&self, span: Range<usize>) -> usize {
-        let before = self.content.as_bytes().iter().take(span.start);
-        before.filter(|byte| **byte == b'\n').count() + 1
+        line_at(self.content, span.start)
     }
 }
 

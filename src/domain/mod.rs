@@ -7,6 +7,7 @@ mod channel_data;
 pub mod check;
 pub mod clean;
 pub mod composer;
+mod data_file;
 pub mod language;
 pub mod product;
 pub mod prompt;

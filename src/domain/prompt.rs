@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::brief::{Brief, Language};
 use super::channel::{Field, FieldKind};
+use super::data_file::line_of;
 use super::text::bounded_line;
 
 const FILE: &str = "ad_copy.toml";
@@ -108,8 +109,7 @@ impl Prompts {
     /// With file and line when they are broken.
     pub fn embedded() -> Result<Self, PromptDataError> {
         toml::from_str(DATA).map_err(|error: toml::de::Error| {
-            let start = error.span().unwrap_or_default().start;
-            let line = DATA.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
+            let line = line_of(DATA, &error);
             PromptDataError { line, reason: error.message().to_owned() }
         })
     }

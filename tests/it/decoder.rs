@@ -14,7 +14,7 @@ use candle_transformers::models::{llama, mistral, quantized_llama, qwen2, qwen3}
 
 use crate::support::memory_weights::MemoryWeights;
 use crate::support::model::default_model;
-use crate::support::tiny_model::{NamedTensor, TinyModel};
+use crate::support::tiny_model::{NamedTensor, TinyModel, hugging_face_name};
 
 const EPS: f32 = 1e-5;
 
@@ -78,38 +78,11 @@ fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Hugging Face's name of a tensor.
-fn candle_name(gguf: &str) -> String {
-    let Some(rest) = gguf.strip_prefix("blk.") else {
-        return match gguf {
-            "token_embd.weight" => "model.embed_tokens.weight".to_owned(),
-            "output_norm.weight" => "model.norm.weight".to_owned(),
-            _ => "lm_head.weight".to_owned(),
-        };
-    };
-    let (layer, part) = rest.split_once('.').unwrap();
-    let (part, kind) = part.rsplit_once('.').unwrap();
-    let part = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        _ => "mlp.down_proj",
-    };
-    format!("model.layers.{layer}.{part}.{kind}")
-}
-
 fn var_builder(tensors: &[NamedTensor]) -> VarBuilder<'static> {
     let map: HashMap<String, Tensor> = tensors
         .iter()
         .map(|(name, shape, data)| {
-            (candle_name(name), Tensor::from_slice(data, shape.as_slice(), &Device::Cpu).unwrap())
+            (hugging_face_name(name), Tensor::from_slice(data, shape.as_slice(), &Device::Cpu).unwrap())
         })
         .collect();
     VarBuilder::from_tensors(map, DType::F32, &Device::Cpu)

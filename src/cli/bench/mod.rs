@@ -8,9 +8,10 @@ mod service;
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Subcommand;
 
+use super::runtime;
 use crate::config::Config;
 use crate::model::source::{self, Cache, ModelFormat, fetch};
 
@@ -49,21 +50,16 @@ pub enum BenchCommand {
 
 /// Runs one benchmark and prints its figures.
 pub fn run(command: &BenchCommand, config: &Config) -> anyhow::Result<()> {
-    if let BenchCommand::Engine { json } = *command {
-        let cache = Cache::open(&config.models)?;
-        let files = fetch(&config.models.source()?, &cache, source::for_stderr().as_ref())?;
-        let ModelFormat::Gguf(path) = files.format else { bail!("candle's quantized llama runs GGUF files only") };
-        return engine::run(&path, config.engine.resolved_threads(), json, &mut std::io::stdout().lock());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the async runtime cannot be started")?;
     match *command {
-        BenchCommand::Engine { .. } => Ok(()),
-        BenchCommand::Service { requests, json } => runtime.block_on(service::run(requests, json)),
+        BenchCommand::Engine { json } => {
+            let cache = Cache::open(&config.models)?;
+            let files = fetch(&config.models.source()?, &cache, source::for_stderr().as_ref())?;
+            let ModelFormat::Gguf(path) = files.format else { bail!("candle's quantized llama runs GGUF files only") };
+            engine::run(&path, config.engine.resolved_threads(), json, &mut std::io::stdout().lock())
+        }
+        BenchCommand::Service { requests, json } => runtime()?.block_on(service::run(requests, json)),
         BenchCommand::Load { addr, clients, n, rounds, json } => {
-            runtime.block_on(load::run(addr, clients, n, rounds, json))
+            runtime()?.block_on(load::run(addr, clients, n, rounds, json))
         }
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::brief::{Brief, Language};
 use super::channel::{Field, FieldKind};
+use super::data_file::line_of;
 use super::text::{contains_term, find_term, fold, is_word_inner, skeleton};
 use pattern::Pattern;
 use slots::Slots;
@@ -271,8 +272,7 @@ impl Order {
 
 fn load(file: &'static str, content: &str) -> Result<Patterns, ComposerError> {
     let data: File = toml::from_str(content).map_err(|error: toml::de::Error| {
-        let start = error.span().unwrap_or_default().start;
-        let line = content.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
+        let line = line_of(content, &error);
         ComposerError::Syntax { file, line, reason: error.message().to_owned() }
     })?;
     let parse = |pattern: &String| {

@@ -354,7 +354,7 @@ fn interleave_halves(data: &[f32], head_dim: usize, row: usize) -> Vec<f32> {
 }
 
 /// Hugging Face's name of a tensor.
-fn hugging_face_name(name: &str) -> String {
+pub fn hugging_face_name(name: &str) -> String {
     match name {
         "token_embd.weight" => return "model.embed_tokens.weight".to_owned(),
         "output.weight" => return "lm_head.weight".to_owned(),
